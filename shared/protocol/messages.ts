@@ -1,0 +1,278 @@
+/**
+ * The messages between agent and controller over the mTLS websocket. Control messages are JSON text frames;
+ * an event batch is one binary frame (batch.ts). Unknown kinds and unknown fields are refused. Who is
+ * speaking comes from the certificate alone: no message carries the sender's identity.
+ */
+import Type, { type Static } from 'typebox'
+import {
+  BATCH_BYTES_MAX,
+  BATCH_ROWS_MAX,
+  CREDITS_MAX,
+  CSR_BYTES_MAX,
+  INTENT_BYTES_MAX,
+  KEYSET_BYTES_MAX,
+  PROOF_HASHES_MAX,
+  SIGNATURES_MAX,
+} from './limits.ts'
+
+const closed = { additionalProperties: false } as const
+const Hex = (bytes: number) => Type.String({ pattern: `^[0-9a-f]{${bytes * 2}}$` })
+const Base64 = (bytesMax: number) =>
+  Type.String({ maxLength: Math.ceil(bytesMax / 3) * 4, pattern: '^[A-Za-z0-9+/]*={0,2}$' })
+const Sequence = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
+const Text = (charactersMax = 256) => Type.String({ maxLength: charactersMax })
+const EventClassSchema = Type.Integer({ minimum: 0, maximum: 3 })
+
+export const StreamId = Hex(16)
+export const CommandId = Hex(16)
+
+/** An Ed25519 signature and the key that made it; the key id is the SHA-256 of the raw public key. */
+export const Signature = Type.Object({ keyId: Hex(32), signature: Hex(64) }, closed)
+export type Signature = Static<typeof Signature>
+
+export const Inventory = Type.Object(
+  {
+    hostName: Text(),
+    operatingSystem: Text(),
+    operatingSystemVersion: Text(),
+    kernel: Text(),
+    architecture: Text(32),
+    cpuModel: Text(),
+    cpuCount: Type.Integer({ minimum: 0, maximum: 65_536 }),
+    memoryBytes: Sequence,
+    addresses: Type.Array(Text(64), { maxItems: 64 }),
+  },
+  closed,
+)
+export type Inventory = Static<typeof Inventory>
+
+/** First message of an agent; nothing else is accepted before it. */
+export const Hello = Type.Object(
+  {
+    kind: Type.Literal('hello'),
+    protocolVersion: Type.Integer({ minimum: 1, maximum: 65_535 }),
+    agentVersion: Text(32),
+    bootId: Text(64),
+    /** Random per connection; live command wrappers repeat it, so replay needs no clock. */
+    sessionNonce: Hex(16),
+    keysetVersion: Sequence,
+    /** What the buffer holds: per class the newest sequence, and the oldest that can still be sent. */
+    streamId: StreamId,
+    watermarks: Type.Array(
+      Type.Object(
+        { class: EventClassSchema, first: Sequence, last: Sequence, acknowledged: Sequence },
+        closed,
+      ),
+      { maxItems: 4 },
+    ),
+    inventory: Inventory,
+  },
+  closed,
+)
+
+export const SensorStatus = Type.Object(
+  {
+    name: Text(64),
+    inForce: Type.Boolean(),
+    /** Why it is in force or why it cannot be. */
+    reason: Text(512),
+    seen: Sequence,
+    lost: Sequence,
+  },
+  closed,
+)
+export type SensorStatus = Static<typeof SensorStatus>
+
+/** Health, each minute and on change; `cordon-agent status` shows the same. */
+export const Status = Type.Object(
+  {
+    kind: Type.Literal('status'),
+    sensors: Type.Array(SensorStatus, { maxItems: 16 }),
+    bufferedRows: Sequence,
+    bufferedBytes: Sequence,
+    droppedRows: Sequence,
+    scanner: Type.Object(
+      { scanned: Sequence, skipped: Sequence, restarts: Sequence, queued: Sequence },
+      closed,
+    ),
+    residentBytes: Sequence,
+    certificateExpires: Text(32),
+  },
+  closed,
+)
+
+export const RenewalRequest = Type.Object(
+  { kind: Type.Literal('renewalRequest'), csrPem: Text(CSR_BYTES_MAX) },
+  closed,
+)
+
+/** The agent keeps a keyset only when its version is higher than the one it has and the root signed it. */
+export const KeysetRequest = Type.Object({ kind: Type.Literal('keysetRequest') }, closed)
+
+/** Header of the binary frame: `[u16 big-endian header length][header JSON][zstd payload]`. */
+export const BatchHeader = Type.Object(
+  {
+    kind: Type.Literal('eventBatch'),
+    streamId: StreamId,
+    class: EventClassSchema,
+    firstSequence: Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
+    rows: Type.Integer({ minimum: 1, maximum: BATCH_ROWS_MAX }),
+    /** Bytes of the payload before compression: rows of `[u32 big-endian length][body]`. */
+    payloadBytes: Type.Integer({ minimum: 5, maximum: BATCH_BYTES_MAX + 4 * BATCH_ROWS_MAX }),
+    /** Hash chain before the first row and after the last: `h(n) = SHA-256(h(n-1) || body(n))`. */
+    previousHash: Hex(32),
+    lastHash: Hex(32),
+  },
+  closed,
+)
+export type BatchHeader = Static<typeof BatchHeader>
+
+export const Welcome = Type.Object(
+  {
+    kind: Type.Literal('welcome'),
+    protocolVersion: Type.Integer({ minimum: 1, maximum: 65_535 }),
+    agentId: Hex(16),
+    /** Batches that may be unacknowledged at once. */
+    credits: Type.Integer({ minimum: 1, maximum: CREDITS_MAX }),
+    /** Last sequence stored per class of this stream; the agent sends from the next one. */
+    watermarks: Type.Array(Type.Object({ class: EventClassSchema, sequence: Sequence }, closed), {
+      maxItems: 4,
+    }),
+    keysetVersion: Sequence,
+  },
+  closed,
+)
+
+/** Everything of this stream and class up to `sequence` is committed to disk. Returns one credit. */
+export const Acknowledgement = Type.Object(
+  { kind: Type.Literal('acknowledgement'), streamId: StreamId, class: EventClassSchema, sequence: Sequence },
+  closed,
+)
+
+export const BATCH_REFUSALS = ['malformed', 'gap', 'hashMismatch', 'invalidEvent', 'storeFailed'] as const
+/** The batch was not stored. Returns one credit; the agent sends it again, at most three times. */
+export const BatchRefused = Type.Object(
+  {
+    kind: Type.Literal('batchRefused'),
+    streamId: StreamId,
+    class: EventClassSchema,
+    firstSequence: Sequence,
+    /** What the controller expects next. */
+    expectedSequence: Sequence,
+    code: Type.Union(BATCH_REFUSALS.map((code) => Type.Literal(code))),
+    reason: Text(512),
+  },
+  closed,
+)
+
+/** One signed command: what was wanted (intent, leaf, proof) and how it was delivered (wrapper). */
+export const Command = Type.Object(
+  {
+    kind: Type.Literal('command'),
+    /** Exact bytes of the intent (commands.ts), over which the operators signed. */
+    intent: Base64(INTENT_BYTES_MAX),
+    signatures: Type.Array(Signature, { maxItems: SIGNATURES_MAX }),
+    /** Exact bytes of this agent's leaf, its index and the hashes that lead to the intent's root. */
+    leaf: Base64(8 * 1024),
+    leafIndex: Type.Integer({ minimum: 0, maximum: 16_383 }),
+    leafCount: Type.Integer({ minimum: 1, maximum: 16_384 }),
+    proof: Type.Array(Hex(32), { maxItems: PROOF_HASHES_MAX }),
+    /** Exact bytes of the wrapper and the controller's signature over them. */
+    wrapper: Base64(2 * 1024),
+    wrapperSignature: Signature,
+  },
+  closed,
+)
+export type Command = Static<typeof Command>
+
+/** The agent drops a command that it has not applied yet; it answers with the command's state. */
+export const CancelCommand = Type.Object(
+  { kind: Type.Literal('cancelCommand'), commandId: CommandId },
+  closed,
+)
+
+export const KeysetMessage = Type.Object(
+  { kind: Type.Literal('keyset'), keyset: Base64(KEYSET_BYTES_MAX), rootSignature: Base64(1024) },
+  closed,
+)
+
+export const RenewedCertificate = Type.Object(
+  { kind: Type.Literal('renewedCertificate'), certificateChainPem: Text(32 * 1024) },
+  closed,
+)
+
+export const GOODBYE_CODES = [
+  'protocolVersion',
+  'revoked',
+  'malformed',
+  'limit',
+  'overloaded',
+  'replaced',
+  'shutdown',
+] as const
+/** Last message before the controller closes. */
+export const Goodbye = Type.Object(
+  {
+    kind: Type.Literal('goodbye'),
+    code: Type.Union(GOODBYE_CODES.map((code) => Type.Literal(code))),
+    reason: Text(512),
+    retryAfterMs: Type.Integer({ minimum: 0, maximum: 3_600_000 }),
+  },
+  closed,
+)
+
+/** Control messages from agent to controller, by kind. */
+export const AGENT_MESSAGES = {
+  hello: Hello,
+  status: Status,
+  renewalRequest: RenewalRequest,
+  keysetRequest: KeysetRequest,
+} as const
+
+/** Control messages from controller to agent, by kind. */
+export const CONTROLLER_MESSAGES = {
+  welcome: Welcome,
+  acknowledgement: Acknowledgement,
+  batchRefused: BatchRefused,
+  command: Command,
+  cancelCommand: CancelCommand,
+  keyset: KeysetMessage,
+  renewedCertificate: RenewedCertificate,
+  goodbye: Goodbye,
+} as const
+
+export type AgentMessage = {
+  [K in keyof typeof AGENT_MESSAGES]: Static<(typeof AGENT_MESSAGES)[K]>
+}[keyof typeof AGENT_MESSAGES]
+export type ControllerMessage = {
+  [K in keyof typeof CONTROLLER_MESSAGES]: Static<(typeof CONTROLLER_MESSAGES)[K]>
+}[keyof typeof CONTROLLER_MESSAGES]
+
+/** Body of `POST /v1/enrol` on the enrolment listener (TLS, no client certificate; the token is the proof). */
+export const EnrolmentRequest = Type.Object(
+  {
+    protocolVersion: Type.Integer({ minimum: 1, maximum: 65_535 }),
+    /** Token id and its 256-bit secret. */
+    tokenId: Hex(8),
+    tokenSecret: Hex(32),
+    csrPem: Text(CSR_BYTES_MAX),
+    inventory: Inventory,
+  },
+  closed,
+)
+export const EnrolmentResponse = Type.Object(
+  {
+    agentId: Hex(16),
+    certificateChainPem: Text(32 * 1024),
+    rootPem: Text(8 * 1024),
+    gatewayUrl: Text(512),
+    /** The name in the controller's certificate; the agent checks it whatever address it dials. */
+    serverName: Text(253),
+    fleet: Text(64),
+    keyset: Base64(KEYSET_BYTES_MAX),
+    keysetRootSignature: Base64(1024),
+  },
+  closed,
+)
+export type EnrolmentRequest = Static<typeof EnrolmentRequest>
+export type EnrolmentResponse = Static<typeof EnrolmentResponse>
