@@ -1,0 +1,51 @@
+/** Opens SQLite databases the one way Cordon uses them: WAL, every commit on disk, migrations that only append. */
+import Database from 'better-sqlite3'
+
+export type Sqlite = Database.Database
+
+export interface OpenOptions {
+  readonly path: string
+  /** Each entry is SQL that runs once, in order. Entries are only ever appended. */
+  readonly migrations: readonly string[]
+  readonly readonly?: boolean
+  /** Loaded addon, for programs that carry it inside themselves. */
+  readonly nativeBinding?: string
+}
+
+/** Opens the database and brings its schema up to date. Throws when it was written by a newer program. */
+export function openSqlite(options: OpenOptions): Sqlite {
+  const db = new Database(options.path, {
+    readonly: options.readonly ?? false,
+    ...(options.nativeBinding === undefined ? {} : { nativeBinding: options.nativeBinding }),
+  })
+  try {
+    // An acknowledgement means "on disk": WAL with NORMAL may lose the last commits when power fails.
+    if (!options.readonly) {
+      db.pragma('journal_mode = WAL')
+      db.pragma('synchronous = FULL')
+      db.pragma('foreign_keys = ON')
+      db.pragma('trusted_schema = OFF')
+    }
+    db.pragma('busy_timeout = 5000')
+    if (!options.readonly) migrate(db, options.migrations)
+    return db
+  } catch (error) {
+    db.close()
+    throw error
+  }
+}
+
+function migrate(db: Sqlite, migrations: readonly string[]): void {
+  const version = Number(db.pragma('user_version', { simple: true }))
+  if (version > migrations.length) {
+    throw new Error(
+      `${db.name} has schema version ${version}, this program knows up to ${migrations.length}: it was written by a newer Cordon`,
+    )
+  }
+  migrations.slice(version).forEach((sql, index) => {
+    db.transaction(() => {
+      db.exec(sql)
+      db.pragma(`user_version = ${version + index + 1}`)
+    })()
+  })
+}
