@@ -1,0 +1,126 @@
+/**
+ * What the API needs of the rest of the controller: ports that `main.ts` fills. Every method that changes
+ * something takes the acting operator's name, for the audit log.
+ */
+
+import type { Inventory, Signature } from '../../shared/protocol/messages.ts'
+import type { Action, ActionError, ActionPlan, ActionRequest } from '../dispatch/action.ts'
+import type { DetectionRecord, Incident, ProcessNode, TimelineEntry } from '../incidents/incident.ts'
+import type { EventQuery, StoredEvent } from '../store/event-store.ts'
+
+export type Outcome<Value, Failure> =
+  | { readonly ok: true; readonly value: Value }
+  | { readonly ok: false; readonly error: Failure }
+
+export interface Host {
+  readonly agentId: string
+  readonly hostName: string
+  readonly inventory: Inventory
+  readonly agentVersion: string
+  /** `silent`: it should be connected and is not. */
+  readonly state: 'connected' | 'silent' | 'revoked'
+  readonly enrolledAt: string
+  readonly lastSeenAt: string | null
+  readonly certificateExpiresAt: string
+  /** SHA-256 of the DER SubjectPublicKeyInfo in its certificate, lower-case hex. */
+  readonly keyFingerprint: string
+  readonly bootId: string | null
+  /** Last status message, as the agent told it. */
+  readonly sensors: readonly { name: string; inForce: boolean; reason: string; seen: number; lost: number }[]
+  readonly bufferedRows: number
+  readonly droppedRows: number
+}
+
+export interface HostService {
+  list(): readonly Host[]
+  get(agentId: string): Host | undefined
+  /** Ends the agent's right to connect; its live sockets close within 5 s. */
+  revoke(agentId: string, by: string, reason: string): boolean
+}
+
+export interface EnrolmentService {
+  /** A token for one host: `<id>.<secret>.<root pin>`, shown once, valid for `ttlMs` (at most an hour). */
+  createToken(by: string, ttlMs: number): { token: string; expiresAt: string; url: string }
+}
+
+export interface IncidentFilter {
+  readonly status?: Incident['status']
+  readonly limit: number
+}
+
+export interface IncidentService {
+  list(filter: IncidentFilter): readonly Incident[]
+  get(id: string): Incident | undefined
+  detections(id: string): readonly DetectionRecord[]
+  timeline(id: string): Promise<readonly TimelineEntry[]>
+  processTree(id: string): Promise<readonly ProcessNode[]>
+  note(id: string, by: string, text: string): boolean
+  close(id: string, by: string, reason: string): boolean
+}
+
+export interface ActionService {
+  list(filter: {
+    incidentId?: string
+    agentId?: string
+    state?: Action['state']
+    limit: number
+  }): readonly Action[]
+  get(id: string): Action | undefined
+  /** Makes intent and leaves. Class R is signed by the controller and queued at once. */
+  plan(request: ActionRequest, by: string): Outcome<ActionPlan, ActionError>
+  approve(intentId: string, signature: Signature, by: string): Outcome<ActionPlan, ActionError>
+  cancel(id: string, by: string, reason: string): Outcome<Action, ActionError>
+}
+
+export interface EventService {
+  query(query: EventQuery): Promise<readonly StoredEvent[]>
+}
+
+/** One change, for live views. Consumers fetch what they show; the stream only says what changed. */
+export type Change =
+  | { readonly kind: 'incident'; readonly id: string }
+  | { readonly kind: 'action'; readonly id: string; readonly state: Action['state'] }
+  | { readonly kind: 'host'; readonly id: string }
+  | { readonly kind: 'events'; readonly cursor: string }
+
+export interface ChangeFeed {
+  /** Calls back on each change until `signal` aborts. The listener must not throw or block. */
+  subscribe(listener: (change: Change) => void, signal: AbortSignal): void
+}
+
+export interface AuditEntry {
+  readonly at: string
+  readonly by: string
+  readonly action: string
+  readonly subject: string
+  readonly detail: string
+  /** `SHA-256(previous hash || entry)`, lower-case hex. */
+  readonly hash: string
+}
+
+export interface AuditLog {
+  record(by: string, action: string, subject: string, detail: string): void
+  list(limit: number): readonly AuditEntry[]
+}
+
+export interface KeysetService {
+  /** The keyset in force: exact signed bytes in base64, and the root's signature over them. */
+  current(): { version: number; keyset: string; rootSignature: string }
+  /** Takes a newer keyset signed by the root; refuses an older one or a wrong signature. */
+  replace(
+    keyset: string,
+    rootSignature: string,
+    by: string,
+  ): Outcome<{ version: number }, { kind: 'invalid'; reason: string }>
+}
+
+export interface Services {
+  readonly hosts: HostService
+  readonly enrolment: EnrolmentService
+  readonly incidents: IncidentService
+  readonly actions: ActionService
+  readonly events: EventService
+  readonly changes: ChangeFeed
+  readonly audit: AuditLog
+  readonly keyset: KeysetService
+}
