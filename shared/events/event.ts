@@ -79,9 +79,12 @@ const Exec = Type.Object(
   { ...common, ...ecs('event', 'process', 'start', 'exec'), ...actor, ...processImage, ...fidelity },
   closed,
 )
-/** A process that did not exec but acted or has children; told once, when something first refers to it. */
-const Fork = Type.Object(
-  { ...common, ...ecs('event', 'process', 'start', 'fork'), ...actor, ...processImage, ...fidelity },
+/**
+ * A process told because something refers to it: it forked without exec, or ran before the agent did. Told
+ * once, before the first event that refers to it; `@timestamp` is when it started.
+ */
+const ProcessInfo = Type.Object(
+  { ...common, ...ecs('event', 'process', 'info', 'process-info'), ...actor, ...processImage, ...fidelity },
   closed,
 )
 const Exit = Type.Object(
@@ -276,7 +279,7 @@ const ActionState = Type.Object(
 /** One schema per action: the only source of types, validators and docs/events.md. */
 export const EVENT_SCHEMAS = {
   exec: Exec,
-  fork: Fork,
+  'process-info': ProcessInfo,
   exit: Exit,
   connection: Connection,
   'file-created': FileCreated,
@@ -308,7 +311,7 @@ export type EventClass = (typeof EVENT_CLASSES)[number]
 
 export const CLASS_OF_ACTION: { readonly [Action in EventAction]: EventClass } = {
   exec: CLASS_PROCESS,
-  fork: CLASS_PROCESS,
+  'process-info': CLASS_PROCESS,
   exit: CLASS_PROCESS,
   connection: CLASS_ACTIVITY,
   'file-created': CLASS_ACTIVITY,
