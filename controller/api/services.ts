@@ -68,6 +68,8 @@ export interface ActionService {
   get(id: string): Action | undefined
   /** Makes intent and leaves. Class R is signed by the controller and queued at once. */
   plan(request: ActionRequest, by: string): Outcome<ActionPlan, ActionError>
+  /** The same bytes again, for a second operator to check and sign. */
+  planOf(intentId: string): ActionPlan | undefined
   approve(intentId: string, signature: Signature, by: string): Outcome<ActionPlan, ActionError>
   cancel(id: string, by: string, reason: string): Outcome<Action, ActionError>
 }
