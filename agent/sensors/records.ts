@@ -85,6 +85,8 @@ export interface FileRecord extends Observed {
   readonly previousPath: KernelText | null
   /** True when the file was closed after writing, so that its content can be scanned now. */
   readonly contentComplete: boolean
+  /** How the pid was found when the kernel did not tell it with the observation. */
+  readonly attribution?: 'open-descriptor' | 'poll'
 }
 
 /** Observations that the layer itself lost, as the kernel counts them. `count` null: the kernel does not say. */

@@ -1,0 +1,58 @@
+import { spawn } from 'node:child_process'
+import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { findHolders, listPids, parseStat, readProcess } from './proc.ts'
+
+test('this process is read with its start, parent, executable and arguments', () => {
+  const own = readProcess(process.pid)
+  expect(own).toMatchObject({
+    parentPid: process.ppid,
+    executable: process.execPath,
+    argumentsTruncated: false,
+  })
+  expect(own?.process.startTicks).toBeGreaterThan(0)
+  expect(own?.file?.sizeBytes).toBeGreaterThan(1_000_000)
+  expect(listPids()).toContain(process.pid)
+})
+
+test('a name with parentheses, spaces and newlines does not shift the fields', () => {
+  const fields = ['S', '7', '8', '9', ...Array.from({ length: 15 }, () => '0'), '12345', '0']
+  expect(parseStat(`42 (evil) R 1 1\n (x) ${fields.join(' ')}`)).toEqual({
+    parentPid: 7,
+    sessionId: 9,
+    startTicks: 12_345,
+  })
+})
+
+test('hostile stat texts never throw and never give a broken number', () => {
+  fc.assert(
+    fc.property(fc.string(), (text) => {
+      const stat = parseStat(text)
+      if (stat !== null)
+        for (const value of Object.values(stat)) expect(Number.isSafeInteger(value)).toBe(true)
+    }),
+  )
+})
+
+test('a process that is gone is null', () => {
+  expect(readProcess(4_194_305)).toBeNull()
+})
+
+test('the process that holds a file open is found', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'cordon-proc-'))
+  const path = join(folder, 'held')
+  closeSync(openSync(path, 'w'))
+  const holder = spawn('/bin/sh', ['-c', `exec 9>>"${path}"; echo open; sleep 30`], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  })
+  try {
+    await new Promise((resolve) => holder.stdout.once('data', resolve))
+    expect(findHolders(path, 8)).toContain(holder.pid)
+  } finally {
+    holder.kill('SIGKILL')
+    rmSync(folder, { recursive: true, force: true })
+  }
+})

@@ -1,0 +1,184 @@
+/** Reads processes from /proc (proc(5)). Everything is best effort: a process may be gone at any instant. */
+
+import { isUtf8 } from 'node:buffer'
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync, statSync } from 'node:fs'
+import type { FileIdentity, KernelText, ProcessKey } from '../../sensors/records.ts'
+
+export interface ProcessSnapshot {
+  readonly process: ProcessKey
+  readonly parentPid: number
+  readonly sessionId: number
+  readonly userId: number
+  readonly groupId: number
+  /** Null for kernel threads and processes whose executable may not be read. */
+  readonly executable: KernelText | null
+  readonly arguments: readonly KernelText[]
+  readonly argumentsTruncated: boolean
+  readonly workingDirectory: KernelText | null
+  readonly file: FileIdentity | null
+}
+
+/** Bytes of /proc/PID/cmdline that are read at most. */
+const ARGUMENT_BYTES_MAX = 16 * 1024
+/** USER_HZ, fixed at 100 for everything that Linux tells user space (proc(5), sysconf(_SC_CLK_TCK)). */
+export const TICKS_PER_SECOND = 100
+
+export interface ProcessStat {
+  readonly parentPid: number
+  readonly sessionId: number
+  readonly startTicks: number
+}
+
+/**
+ * Parses /proc/PID/stat. The name in field 2 may hold spaces, parentheses and newlines, so fields are counted
+ * from the last `)`. Null when the text is not of that form.
+ */
+export function parseStat(text: string): ProcessStat | null {
+  const afterName = text.lastIndexOf(') ')
+  if (afterName === -1) return null
+  const fields = text.slice(afterName + 2).split(' ')
+  const [, parent, , session] = fields
+  const start = fields[19]
+  const stat = { parentPid: Number(parent), sessionId: Number(session), startTicks: Number(start) }
+  return Object.values(stat).every((value) => Number.isSafeInteger(value) && value >= 0) ? stat : null
+}
+
+export function readStat(pid: number): ProcessStat | null {
+  try {
+    return parseStat(readFileSync(`/proc/${pid}/stat`, 'latin1'))
+  } catch {
+    // Gone: the ordinary end of every process.
+    return null
+  }
+}
+
+export function readProcess(pid: number): ProcessSnapshot | null {
+  const stat = readStat(pid)
+  if (stat === null) return null
+  const owner = readOwner(pid)
+  const [argumentsRead, argumentsTruncated] = readArguments(pid)
+  return {
+    process: { pid, startTicks: stat.startTicks },
+    parentPid: stat.parentPid,
+    sessionId: stat.sessionId,
+    userId: owner.userId,
+    groupId: owner.groupId,
+    executable: readLinkText(`/proc/${pid}/exe`),
+    arguments: argumentsRead,
+    argumentsTruncated,
+    workingDirectory: readLinkText(`/proc/${pid}/cwd`),
+    file: readIdentity(`/proc/${pid}/exe`),
+  }
+}
+
+/** Pids of all processes that can be seen, in no order. */
+export function listPids(): number[] {
+  const pids: number[] = []
+  for (const name of readdirSync('/proc')) {
+    const pid = Number(name)
+    if (Number.isInteger(pid)) pids.push(pid)
+  }
+  return pids
+}
+
+/** The processes that hold this file open, by device and inode; only those whose descriptors may be read. */
+export function findHolders(path: string, pidsMax: number): number[] {
+  let wanted: { dev: bigint; ino: bigint }
+  try {
+    wanted = statSync(path, { bigint: true })
+  } catch {
+    return []
+  }
+  const holders: number[] = []
+  for (const pid of listPids()) {
+    if (holders.length >= pidsMax) break
+    if (holdsOpen(pid, wanted)) holders.push(pid)
+  }
+  return holders
+}
+
+function holdsOpen(pid: number, wanted: { dev: bigint; ino: bigint }): boolean {
+  let descriptors: string[]
+  try {
+    descriptors = readdirSync(`/proc/${pid}/fd`)
+  } catch {
+    return false
+  }
+  return descriptors.some((descriptor) => {
+    try {
+      const open = statSync(`/proc/${pid}/fd/${descriptor}`, { bigint: true })
+      return open.ino === wanted.ino && open.dev === wanted.dev
+    } catch {
+      return false
+    }
+  })
+}
+
+/** Bytes as text when they are UTF-8, else as they are. */
+export function kernelText(bytes: Buffer): KernelText {
+  return isUtf8(bytes) ? bytes.toString('utf8') : new Uint8Array(bytes)
+}
+
+function readLinkText(path: string): KernelText | null {
+  try {
+    return kernelText(readlinkSync(path, 'buffer'))
+  } catch {
+    return null
+  }
+}
+
+function readIdentity(path: string): FileIdentity | null {
+  try {
+    const stat = statSync(path, { bigint: true })
+    return {
+      device: Number(stat.dev),
+      inode: Number(stat.ino),
+      sizeBytes: Number(stat.size),
+      changedNs: stat.ctimeNs,
+    }
+  } catch {
+    return null
+  }
+}
+
+function readOwner(pid: number): { userId: number; groupId: number } {
+  try {
+    const status = readFileSync(`/proc/${pid}/status`, 'latin1')
+    return {
+      userId: Number(/^Uid:\t(\d+)/m.exec(status)?.[1] ?? 0),
+      groupId: Number(/^Gid:\t(\d+)/m.exec(status)?.[1] ?? 0),
+    }
+  } catch {
+    return { userId: 0, groupId: 0 }
+  }
+}
+
+function readArguments(pid: number): [KernelText[], boolean] {
+  let descriptor: number
+  try {
+    descriptor = openSync(`/proc/${pid}/cmdline`, 'r')
+  } catch {
+    return [[], false]
+  }
+  try {
+    const buffer = Buffer.allocUnsafe(ARGUMENT_BYTES_MAX)
+    const bytes = readSync(descriptor, buffer, 0, buffer.length, 0)
+    return [splitArguments(buffer.subarray(0, bytes)), bytes === buffer.length]
+  } catch {
+    return [[], false]
+  } finally {
+    closeSync(descriptor)
+  }
+}
+
+function splitArguments(bytes: Buffer): KernelText[] {
+  const found: KernelText[] = []
+  let start = 0
+  while (start < bytes.length) {
+    const end = bytes.indexOf(0, start)
+    const stop = end === -1 ? bytes.length : end
+    found.push(kernelText(bytes.subarray(start, stop)))
+    start = stop + 1
+  }
+  return found
+}
