@@ -1,0 +1,107 @@
+import { spawn } from 'node:child_process'
+import { appendFileSync, closeSync, mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
+import { connect, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { findHolders, readProcess } from '../../platform/linux/proc.ts'
+import type { Sensor, SensorRecord } from '../records.ts'
+import { createFilePollingSensor } from './files.ts'
+import { createPollingSensor } from './processes.ts'
+
+let folder: string
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'cordon-polling-'))
+})
+afterEach(() => rmSync(folder, { recursive: true, force: true }))
+
+function start(sensor: Sensor) {
+  const records: SensorRecord[] = []
+  const stop = new AbortController()
+  const stopped = sensor.run((batch) => records.push(...batch), stop.signal)
+  return {
+    records,
+    async stop() {
+      stop.abort()
+      await stopped
+    },
+  }
+}
+
+test('a process that lives across two looks is seen with its arguments, and so is its end', async () => {
+  const sensor = start(createPollingSensor({ readProcess, clock: Date.now, intervalMs: 100 }))
+  try {
+    await new Promise((resolve) => setTimeout(resolve, 1_500))
+    const child = spawn('/bin/sleep', ['31.7'], { cwd: folder })
+    const isChild = (record: SensorRecord) =>
+      (record.kind === 'exec' || record.kind === 'exit') && record.process.pid === child.pid
+    await vi.waitFor(() => expect(sensor.records.filter(isChild)).toHaveLength(1), 20_000)
+    expect(sensor.records.find(isChild)).toMatchObject({
+      kind: 'exec',
+      arguments: ['/bin/sleep', '31.7'],
+      workingDirectory: folder,
+      parent: { pid: process.pid },
+    })
+    child.kill('SIGKILL')
+    await vi.waitFor(() => expect(sensor.records.filter(isChild).at(-1)?.kind).toBe('exit'), 20_000)
+  } finally {
+    await sensor.stop()
+  }
+})
+
+test('an outbound connection is told with its process, the accepted side is not', async () => {
+  const server = createServer(() => undefined)
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const address = server.address()
+  const port = typeof address === 'object' && address ? address.port : 0
+  const sensor = start(createPollingSensor({ readProcess, clock: Date.now, intervalMs: 100 }))
+  try {
+    await new Promise((resolve) => setTimeout(resolve, 1_500))
+    const socket = connect(port, '127.0.0.1')
+    const found = () =>
+      sensor.records.filter((record) => record.kind === 'connect' && record.destinationPort === port)
+    await vi.waitFor(() => expect(found()).toHaveLength(1), 20_000)
+    expect(found()[0]).toMatchObject({ process: { pid: process.pid }, destinationAddress: '127.0.0.1' })
+    socket.destroy()
+  } finally {
+    await sensor.stop()
+    server.close()
+  }
+})
+
+test('a watched file is told with the process that holds it open, and own folders are left out', async () => {
+  const own = join(folder, 'own')
+  mkdirSync(own)
+  const sensor = start(
+    createFilePollingSensor({
+      paths: [folder],
+      ownFolders: [own],
+      clock: Date.now,
+      findHolders: (path) => findHolders(path, 4),
+    }),
+  )
+  try {
+    await new Promise((resolve) => setTimeout(resolve, 500))
+    const path = join(folder, 'dropped')
+    const held = openSync(path, 'w')
+    writeFileSync(join(own, 'secret'), 'x')
+    await vi.waitFor(() => expect(sensor.records).toHaveLength(1), 10_000)
+    expect(sensor.records[0]).toMatchObject({
+      action: 'creation',
+      path,
+      pid: process.pid,
+      attribution: 'open-descriptor',
+      contentComplete: true,
+    })
+    closeSync(held)
+    appendFileSync(path, 'more')
+    await vi.waitFor(
+      () => expect(sensor.records.at(-1)).toMatchObject({ action: 'modification', pid: null }),
+      10_000,
+    )
+    rmSync(path)
+    await vi.waitFor(() => expect(sensor.records.at(-1)).toMatchObject({ action: 'deletion' }), 10_000)
+  } finally {
+    await sensor.stop()
+  }
+})
