@@ -1,0 +1,140 @@
+/** Hosts, enrolment, the keyset and the audit log. */
+import { answer, defineRoute, type Route, refuse } from './route.ts'
+import {
+  AgentIdText,
+  Audit,
+  Closed,
+  Done,
+  Format,
+  HostAnswer,
+  Hosts,
+  KeysetAnswer,
+  KeysetReplaced,
+  KeysetRequest,
+  Limit,
+  Reason,
+  TokenAnswer,
+  TokenRequest,
+} from './schemas.ts'
+import type { Host } from './services.ts'
+
+const HostParams = Closed({ id: AgentIdText })
+const TOKEN_TTL_MS_DEFAULT = 15 * 60_000
+
+export const FLEET_ROUTES: readonly Route[] = [
+  defineRoute(
+    {
+      method: 'GET',
+      path: '/hosts',
+      name: 'hosts',
+      access: 'viewer',
+      summary: 'Lists the enrolled hosts.',
+      query: Closed({ format: Format }),
+      response: Hosts,
+      csv: {
+        list: 'hosts',
+        columns: {
+          agentId: 'agentId',
+          hostName: 'hostName',
+          state: 'state',
+          agentVersion: 'agentVersion',
+          lastSeenAt: 'lastSeenAt',
+          certificateExpiresAt: 'certificateExpiresAt',
+          bufferedRows: 'bufferedRows',
+          droppedRows: 'droppedRows',
+        },
+      },
+    },
+    ({ services }) => answer({ hosts: services.hosts.list().map(hostAnswer) }),
+  ),
+  defineRoute(
+    {
+      method: 'GET',
+      path: '/hosts/:id',
+      name: 'host',
+      access: 'viewer',
+      summary: 'One host with its sensors and its buffer.',
+      params: HostParams,
+      response: HostAnswer,
+    },
+    ({ services, params }) => {
+      const host = services.hosts.get(params.id)
+      return host ? answer(hostAnswer(host)) : refuse('notFound', 'there is no such host')
+    },
+  ),
+  defineRoute(
+    {
+      method: 'POST',
+      path: '/hosts/:id/revoke',
+      name: 'revokeHost',
+      access: 'admin',
+      summary: 'Ends an agent’s right to connect; its live connection closes within 5 s.',
+      params: HostParams,
+      body: Closed({ reason: Reason }),
+      response: Done,
+    },
+    ({ services, params, body, by }) =>
+      services.hosts.revoke(params.id, by, body.reason)
+        ? answer({ done: true as const })
+        : refuse('notFound', 'there is no such host'),
+  ),
+  defineRoute(
+    {
+      method: 'POST',
+      path: '/enrolment/tokens',
+      name: 'createEnrolmentToken',
+      access: 'admin',
+      summary: 'Makes a token with which one host can enrol. It is shown once.',
+      body: TokenRequest,
+      response: TokenAnswer,
+    },
+    ({ services, body, by }) =>
+      answer(services.enrolment.createToken(by, body.ttlMs ?? TOKEN_TTL_MS_DEFAULT)),
+  ),
+  defineRoute(
+    {
+      method: 'GET',
+      path: '/keyset',
+      name: 'keyset',
+      access: 'viewer',
+      summary: 'The keyset in force: its signed bytes and the root’s signature.',
+      response: KeysetAnswer,
+    },
+    ({ services }) => answer(services.keyset.current()),
+  ),
+  defineRoute(
+    {
+      method: 'PUT',
+      path: '/keyset',
+      name: 'replaceKeyset',
+      access: 'admin',
+      summary: 'Puts a newer keyset in force. The root must have signed it.',
+      body: KeysetRequest,
+      response: KeysetReplaced,
+    },
+    ({ services, body, by }) => {
+      const outcome = services.keyset.replace(body.keyset, body.rootSignature, by)
+      return outcome.ok ? answer(outcome.value) : refuse('refused', outcome.error.reason)
+    },
+  ),
+  defineRoute(
+    {
+      method: 'GET',
+      path: '/audit',
+      name: 'audit',
+      access: 'admin',
+      summary: 'Who did what to which subject, newest last; each entry is chained to the one before.',
+      query: Closed({ limit: Limit, format: Format }),
+      response: Audit,
+      csv: {
+        list: 'entries',
+        columns: { at: 'at', by: 'by', action: 'action', subject: 'subject', detail: 'detail', hash: 'hash' },
+      },
+    },
+    ({ services, query }) => answer({ entries: [...services.audit.list(query.limit)] }),
+  ),
+]
+
+function hostAnswer(host: Host) {
+  return { ...host, sensors: [...host.sensors] }
+}

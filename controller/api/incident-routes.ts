@@ -1,0 +1,152 @@
+/** Incidents: what happened, in which order, by which processes, and what people noted. */
+
+import { Incident } from '../incidents/incident.ts'
+import { answer, defineRoute, type Route, refuse } from './route.ts'
+import {
+  Closed,
+  Detections,
+  Done,
+  Format,
+  IncidentIdText,
+  IncidentQuery,
+  Incidents,
+  NoteRequest,
+  Processes,
+  Reason,
+  Timeline,
+} from './schemas.ts'
+
+const params = Closed({ id: IncidentIdText })
+const none = () => refuse('notFound', 'there is no such incident')
+
+export const INCIDENT_ROUTES: readonly Route[] = [
+  defineRoute(
+    {
+      method: 'GET',
+      path: '/incidents',
+      name: 'incidents',
+      access: 'viewer',
+      summary: 'Lists incidents, newest first.',
+      query: IncidentQuery,
+      response: Incidents,
+      csv: {
+        list: 'incidents',
+        columns: {
+          id: 'id',
+          title: 'title',
+          status: 'status',
+          severity: 'severity',
+          startedAt: 'startedAt',
+          detectedAt: 'detectedAt',
+          openedAt: 'openedAt',
+          containedAt: 'containedAt',
+          detectionCount: 'detectionCount',
+          actionCount: 'actionCount',
+        },
+      },
+    },
+    ({ services, query: { status, limit } }) =>
+      answer({ incidents: [...services.incidents.list({ ...(status ? { status } : {}), limit })] }),
+  ),
+  defineRoute(
+    {
+      method: 'GET',
+      path: '/incidents/:id',
+      name: 'incident',
+      access: 'viewer',
+      summary: 'One incident.',
+      params,
+      response: Incident,
+    },
+    ({ services, params: { id } }) => {
+      const incident = services.incidents.get(id)
+      return incident ? answer(incident) : none()
+    },
+  ),
+  defineRoute(
+    {
+      method: 'GET',
+      path: '/incidents/:id/detections',
+      name: 'incidentDetections',
+      access: 'viewer',
+      summary: 'The detections of an incident, and why each is in it.',
+      params,
+      query: Closed({ format: Format }),
+      response: Detections,
+      csv: {
+        list: 'detections',
+        columns: {
+          id: 'id',
+          detectedAt: 'detectedAt',
+          severity: 'severity',
+          engine: 'engine',
+          ruleName: 'ruleName',
+          hostName: 'hostName',
+          processName: 'processName',
+          commandLine: 'commandLine',
+          filePath: 'filePath',
+          fileSha256: 'fileSha256',
+          indicator: 'indicator',
+        },
+      },
+    },
+    ({ services, params: { id } }) =>
+      services.incidents.get(id) ? answer({ detections: [...services.incidents.detections(id)] }) : none(),
+  ),
+  defineRoute(
+    {
+      method: 'GET',
+      path: '/incidents/:id/timeline',
+      name: 'incidentTimeline',
+      access: 'viewer',
+      summary: 'What happened, in order.',
+      params,
+      response: Timeline,
+    },
+    async ({ services, params: { id } }) =>
+      services.incidents.get(id) ? answer({ entries: [...(await services.incidents.timeline(id))] }) : none(),
+  ),
+  defineRoute(
+    {
+      method: 'GET',
+      path: '/incidents/:id/processes',
+      name: 'incidentProcesses',
+      access: 'viewer',
+      summary: 'The processes of an incident with their parents.',
+      params,
+      response: Processes,
+    },
+    async ({ services, params: { id } }) =>
+      services.incidents.get(id)
+        ? answer({ processes: [...(await services.incidents.processTree(id))] })
+        : none(),
+  ),
+  defineRoute(
+    {
+      method: 'POST',
+      path: '/incidents/:id/notes',
+      name: 'noteIncident',
+      access: 'responder',
+      summary: 'Adds a note.',
+      params,
+      body: NoteRequest,
+      response: Done,
+    },
+    ({ services, params: { id }, body, by }) =>
+      services.incidents.note(id, by, body.text) ? answer({ done: true as const }) : none(),
+  ),
+  defineRoute(
+    {
+      method: 'POST',
+      path: '/incidents/:id/close',
+      name: 'closeIncident',
+      access: 'responder',
+      summary: 'Closes an incident, with the reason.',
+      params,
+      body: Closed({ reason: Reason }),
+      response: Done,
+    },
+    ({ services, params: { id }, body, by }) =>
+      services.incidents.close(id, by, body.reason) ? answer({ done: true as const }) : none(),
+  ),
+]
