@@ -1,0 +1,35 @@
+/** Which system this is: the one place that asks. The agent's rooms get what they need from here. */
+
+import {
+  readBootId,
+  readBootTimeMs,
+  readNetworkNamespace,
+  readUserNames,
+  runsAsService,
+} from './linux/host.ts'
+import { findHolders, listPids, readProcess } from './linux/proc.ts'
+
+export interface Platform {
+  readonly name: 'linux'
+  readonly readProcess: typeof readProcess
+  readonly listPids: typeof listPids
+  readonly findHolders: typeof findHolders
+  readonly readBootId: typeof readBootId
+  readonly readBootTimeMs: typeof readBootTimeMs
+  readonly readNetworkNamespace: typeof readNetworkNamespace
+  readonly readUserNames: typeof readUserNames
+  readonly runsAsService: typeof runsAsService
+}
+
+export type PlatformResult =
+  | { readonly ok: true; readonly platform: Platform }
+  | { readonly ok: false; readonly reason: string }
+
+/** The system's own functions, or why the agent cannot run here. */
+export function selectPlatform(): PlatformResult {
+  if (process.platform === 'linux') {
+    const functions = { readBootId, readBootTimeMs, readNetworkNamespace, readUserNames, runsAsService }
+    return { ok: true, platform: { name: 'linux', readProcess, listPids, findHolders, ...functions } }
+  }
+  return { ok: false, reason: `cordon-agent runs on Linux; this system is ${process.platform}` }
+}
