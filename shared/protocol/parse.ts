@@ -136,7 +136,8 @@ const bracketClose = 0x5d
 const braceOpen = 0x7b
 const braceClose = 0x7d
 
-function exceedsDepth(text: string): boolean {
+/** Whether a JSON text nests deeper than `JSON_DEPTH_MAX`, seen without parsing it. */
+export function exceedsDepth(text: string): boolean {
   let depth = 0
   let inString = false
   for (let index = 0; index < text.length; index += 1) {
