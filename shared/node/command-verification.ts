@@ -244,7 +244,7 @@ function checkAction(intent: Intent, leaf: Leaf): VerificationFailure | undefine
     return { kind: 'malformed', reason: `the arguments are not those of ${intent.action}` }
   }
   if (!checks.target.Check(leaf.target)) {
-    return { kind: 'malformed', reason: `${intent.action} cannot aim at a ${leaf.target.kind}` }
+    return { kind: 'malformed', reason: `the target is not one of ${intent.action}` }
   }
   return undefined
 }

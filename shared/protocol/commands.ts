@@ -11,6 +11,9 @@ import { PATH_CHARACTERS_MAX, TARGETS_MAX } from './limits.ts'
 const closed = { additionalProperties: false } as const
 const Hex = (bytes: number) => Type.String({ pattern: `^[0-9a-f]{${bytes * 2}}$` })
 const Milliseconds = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
+/** One of a list of words. `Type.Union` of a mapped list alone has the type `never`. */
+const oneOf = <Word extends string>(words: readonly Word[]) =>
+  Type.Unsafe<Word>(Type.Union(words.map((word) => Type.Literal(word))))
 const Path = Type.String({ minLength: 1, maxLength: PATH_CHARACTERS_MAX, pattern: '^/' })
 
 /** R reads (the controller's signature is enough); C contains or releases (one operator); D destroys (two). */
@@ -87,8 +90,8 @@ export const Intent = Type.Object(
     v: Type.Literal(1),
     fleet: Type.String({ pattern: '^[0-9a-f]{32}$' }),
     intentId: Hex(16),
-    class: Type.Union(COMMAND_CLASSES.map((name) => Type.Literal(name))),
-    action: Type.Union((Object.keys(ACTIONS) as ActionName[]).map((name) => Type.Literal(name))),
+    class: oneOf(COMMAND_CLASSES),
+    action: oneOf(Object.keys(ACTIONS) as ActionName[]),
     args: Type.Record(Type.String({ maxLength: 64 }), Type.Unknown(), { maxProperties: 32 }),
     /** For the audit log; a person reads it before signing. */
     reason: Type.String({ minLength: 1, maxLength: 1_024 }),

@@ -19,6 +19,9 @@ const closed = { additionalProperties: false } as const
 const Hex = (bytes: number) => Type.String({ pattern: `^[0-9a-f]{${bytes * 2}}$` })
 const Base64 = (bytesMax: number) =>
   Type.String({ maxLength: Math.ceil(bytesMax / 3) * 4, pattern: '^[A-Za-z0-9+/]*={0,2}$' })
+/** One of a list of words. `Type.Union` of a mapped list alone has the type `never`. */
+const oneOf = <Word extends string>(words: readonly Word[]) =>
+  Type.Unsafe<Word>(Type.Union(words.map((word) => Type.Literal(word))))
 const Sequence = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 const Text = (charactersMax = 256) => Type.String({ maxLength: charactersMax })
 const EventClassSchema = Type.Integer({ minimum: 0, maximum: 3 })
@@ -159,7 +162,7 @@ export const BatchRefused = Type.Object(
     firstSequence: Sequence,
     /** What the controller expects next. */
     expectedSequence: Sequence,
-    code: Type.Union(BATCH_REFUSALS.map((code) => Type.Literal(code))),
+    code: oneOf(BATCH_REFUSALS),
     reason: Text(512),
   },
   closed,
@@ -214,7 +217,7 @@ export const GOODBYE_CODES = [
 export const Goodbye = Type.Object(
   {
     kind: Type.Literal('goodbye'),
-    code: Type.Union(GOODBYE_CODES.map((code) => Type.Literal(code))),
+    code: oneOf(GOODBYE_CODES),
     reason: Text(512),
     retryAfterMs: Type.Integer({ minimum: 0, maximum: 3_600_000 }),
   },
