@@ -1,0 +1,122 @@
+/**
+ * The system calls that Node does not have, from Cordon's own addon (`addon/`, Linux on x86-64). Every function
+ * checks its arguments (TypeError) and throws a system error with `code`, `errno` and `syscall`, whose message
+ * names the call. What the addon needs is said by `loadNative` and never thrown.
+ */
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+
+declare const programs: unique symbol
+declare const group: unique symbol
+/** Kernel programs that are loaded and attached. Closed by `bpfClose`, or when it is collected. */
+export interface ProgramsHandle {
+  readonly [programs]: true
+}
+/** One fanotify group. Closed by `fanotifyClose`, or when it is collected. */
+export interface GroupHandle {
+  readonly [group]: true
+}
+
+export interface SandboxOptions {
+  /** The user and group to become, neither of them root. Only a process of root changes. */
+  readonly userId: number
+  readonly groupId: number
+  /** RLIMIT_AS. Node reserves more than 1 GB at start: `dataBytesMax` is the bound that means something. */
+  readonly addressSpaceBytesMax?: number
+  /** RLIMIT_DATA: private memory that can be written. */
+  readonly dataBytesMax?: number
+  /** RLIMIT_NOFILE; descriptors that are open already stay open. */
+  readonly openFilesMax: number
+  /** RLIMIT_CPU: past it, SIGXCPU ends the process. */
+  readonly cpuSeconds?: number
+}
+
+/** What `enterSandbox` achieved beyond what it must; a step that must succeed throws. */
+export interface SandboxResult {
+  readonly userDropped: boolean
+  /** The calling thread alone is in an empty network: threads cannot be moved. The filter holds for all. */
+  readonly networkNamespaceOfThread: boolean
+  /** New programs, processes and sockets are refused (EPERM) on every thread. */
+  readonly systemCallFilter: boolean
+}
+
+export interface NativeAddon {
+  /** Throws what keeps this process from loading kernel programs (bpf(2)), such as EPERM. */
+  bpfProbe(): void
+  /** Loads and attaches, within about a second, with a ring of `ringBytes` (a power of two, a page or more). */
+  bpfOpen(ringBytes: number): ProgramsHandle
+  /** Copies whole records into `buffer` (32,768 bytes or more) without a system call; returns the bytes. */
+  bpfDrain(handle: ProgramsHandle, buffer: Buffer): number
+  /** Records dropped since opening: exec, exit, fork, connect. */
+  bpfCounters(handle: ProgramsHandle): number[]
+  /** Leaves out what this process does from now on, until it exits. The pid is that of the first namespace. */
+  bpfExclude(handle: ProgramsHandle, pid: number, startTicks: number): void
+  bpfClose(handle: ProgramsHandle): void
+
+  fanotifyOpen(): GroupHandle
+  /** Watches the whole file system under `mountPoint`. True when renames come with both names (Linux 5.17). */
+  fanotifyMark(handle: GroupHandle, mountPoint: string): boolean
+  /** For a mount point that is gone. */
+  fanotifyForget(handle: GroupHandle, mountPoint: string): void
+  /** Packs events with their paths into `buffer` (16,384 bytes or more); returns the bytes. */
+  fanotifyDrain(handle: GroupHandle, buffer: Buffer): number
+  fanotifyClose(handle: GroupHandle): void
+
+  /** Two connected ends (unix, SOCK_SEQPACKET, close-on-exec). */
+  socketPair(): [number, number]
+  /** Sends `payload` with an open descriptor, or with none for -1. Never waits: EAGAIN when the peer is behind. */
+  sendDescriptor(socketFd: number, fd: number, payload: Buffer): void
+  /** Waits up to `timeoutMs` (-1: without end); null when the time is up. `fd` -1: none came. Length 0: the end. */
+  receiveDescriptor(
+    socketFd: number,
+    buffer: Buffer,
+    timeoutMs: number,
+  ): { fd: number; length: number } | null
+
+  /** A descriptor of the process, closed with `fs.closeSync`. ESRCH when there is none. */
+  pidfdOpen(pid: number): number
+  /** ESRCH when the process has ended. Signal 0 only asks. */
+  pidfdSendSignal(fd: number, signal: number): void
+  /** Whether the process has ended, waiting up to `timeoutMs` for it. */
+  pidfdWaitExited(fd: number, timeoutMs: number): boolean
+
+  /** Gives up, for good, what a process that reads hostile files does not need. */
+  enterSandbox(options: SandboxOptions): SandboxResult
+}
+
+export type NativeLoad =
+  | { readonly ok: true; readonly native: NativeAddon }
+  | { readonly ok: false; readonly reason: string }
+
+const functionNames: readonly (keyof NativeAddon)[] = [
+  ...(['bpfProbe', 'bpfOpen', 'bpfDrain', 'bpfCounters', 'bpfExclude', 'bpfClose'] as const),
+  ...(['fanotifyOpen', 'fanotifyMark', 'fanotifyForget', 'fanotifyDrain', 'fanotifyClose'] as const),
+  ...(['socketPair', 'sendDescriptor', 'receiveDescriptor'] as const),
+  ...(['pidfdOpen', 'pidfdSendSignal', 'pidfdWaitExited', 'enterSandbox'] as const),
+]
+
+const mend = 'run `node scripts/build-native.ts` (needs gcc, on Linux on x86-64)'
+
+/** Loads build/native/cordon.node, or the file at `path`. Never throws: the reason says what to do. */
+export function loadNative(path: string = defaultPath()): NativeLoad {
+  if (!existsSync(path)) return { ok: false, reason: `the native addon ${path} is missing: ${mend}` }
+  const module = { exports: {} as Partial<Record<string, unknown>> }
+  try {
+    process.dlopen(module, path)
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error)
+    return { ok: false, reason: `the native addon cannot be loaded (${message}): ${mend}` }
+  }
+  const missing = functionNames.filter((name) => typeof module.exports[name] !== 'function')
+  if (missing.length > 0) {
+    return {
+      ok: false,
+      reason: `the native addon lacks ${missing.join(', ')}: it is of another version; ${mend}`,
+    }
+  }
+  return { ok: true, native: module.exports as unknown as NativeAddon }
+}
+
+function defaultPath(): string {
+  return join(import.meta.dirname, '../../build/native/cordon.node')
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+/* One fanotify group that only notifies: it never holds a process up, whatever the agent does. */
+#define _GNU_SOURCE
+#include "node.h"
+
+#include "fanotify_names.h"
+#include "file_events.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+static const napi_type_tag group_tag = {0x5f1d0c9a77e84b23, 0xb1f49e0d2c6a4f58};
+
+#define WATCHED (FAN_CREATE | FAN_CLOSE_WRITE | FAN_DELETE | FAN_ONDIR)
+
+static void forget_mark(struct file_events *events, int index) {
+  free(events->marks[index].mount_point);
+  events->marks[index] = events->marks[--events->mark_count];
+}
+
+static void release(struct file_events *events) {
+  if (events->group >= 0)
+    close(events->group);
+  events->group = -1;
+  while (events->mark_count > 0)
+    forget_mark(events, events->mark_count - 1);
+  directory_cache_clear(&events->directories);
+}
+
+static void finalize(napi_env env, void *data, void *hint) {
+  (void)env;
+  (void)hint;
+  release(data);
+  free(data);
+}
+
+/* fanotifyOpen(): handle. The queue keeps the kernel's bound (fs.fanotify.max_queued_events). */
+static napi_value open_group(napi_env env, napi_callback_info info) {
+  (void)info;
+  struct file_events *events = calloc(1, sizeof(*events));
+
+  if (events == NULL)
+    return throw_system_error(env, "calloc", ENOMEM);
+  events->group =
+      fanotify_init(FAN_CLASS_NOTIF | FAN_REPORT_DFID_NAME | FAN_CLOEXEC | FAN_NONBLOCK, O_RDONLY | O_CLOEXEC);
+  if (events->group < 0) {
+    const int error = errno;
+
+    free(events);
+    return throw_system_error(env, "fanotify_init", error);
+  }
+  return create_handle(env, events, finalize, &group_tag);
+}
+
+static struct file_events *read_group(napi_env env, napi_value value) {
+  void *data;
+
+  if (!read_handle(env, value, &group_tag, &data))
+    return NULL;
+  struct file_events *events = data;
+
+  if (events->group < 0) {
+    throw_system_error(env, "fanotify handle", EBADF);
+    return NULL;
+  }
+  return events;
+}
+
+static bool read_group_and_path(napi_env env, napi_callback_info info, struct file_events **events,
+                                char path[PATH_MAX]) {
+  napi_value arguments[2];
+
+  if (!read_arguments(env, info, 2, arguments))
+    return false;
+  *events = read_group(env, arguments[0]);
+  return *events != NULL && read_path(env, arguments[1], "mountPoint", path, PATH_MAX);
+}
+
+static int find_mark(const struct file_events *events, const char *mount_point) {
+  for (int index = 0; index < events->mark_count; index++) {
+    if (strcmp(events->marks[index].mount_point, mount_point) == 0)
+      return index;
+  }
+  return -1;
+}
+
+/* fanotifyMark(handle, mountPoint): whether renames are told with both names (from Linux 5.17) */
+static napi_value add_mark(napi_env env, napi_callback_info info) {
+  struct file_events *events;
+  char path[PATH_MAX];
+  struct statfs status;
+  bool tells_rename = true;
+  const unsigned int flags = FAN_MARK_ADD | FAN_MARK_FILESYSTEM;
+
+  if (!read_group_and_path(env, info, &events, path))
+    return NULL;
+  if (events->mark_count == MARKED_FILESYSTEMS_MAX)
+    return throw_system_error(env, "fanotify_mark", ENOSPC);
+  if (statfs(path, &status) < 0)
+    return throw_system_error(env, "statfs", errno);
+  if (fanotify_mark(events->group, flags, WATCHED | FAN_RENAME, AT_FDCWD, path) < 0) {
+    if (errno != EINVAL)
+      return throw_system_error(env, "fanotify_mark", errno);
+    tells_rename = false;
+    if (fanotify_mark(events->group, flags, WATCHED | FAN_MOVED_TO, AT_FDCWD, path) < 0)
+      return throw_system_error(env, "fanotify_mark", errno);
+  }
+  const int known = find_mark(events, path);
+
+  if (known >= 0)
+    forget_mark(events, known);
+  struct marked_filesystem *mark = &events->marks[events->mark_count];
+
+  mark->mount_point = strdup(path);
+  if (mark->mount_point == NULL)
+    return throw_system_error(env, "strdup", ENOMEM);
+  mark->mount = -1;
+  memcpy(mark->id, &status.f_fsid, sizeof(mark->id));
+  events->mark_count++;
+  return boolean_value(env, tells_rename);
+}
+
+/* fanotifyForget(handle, mountPoint): for one that was unmounted, which took its mark with it */
+static napi_value forget(napi_env env, napi_callback_info info) {
+  struct file_events *events;
+  char path[PATH_MAX];
+
+  if (!read_group_and_path(env, info, &events, path))
+    return NULL;
+  const int known = find_mark(events, path);
+
+  if (known >= 0)
+    forget_mark(events, known);
+  return undefined_value(env);
+}
+
+/* fanotifyDrain(handle, buffer): bytes packed */
+static napi_value drain(napi_env env, napi_callback_info info) {
+  napi_value arguments[2];
+  struct bytes target;
+
+  if (!read_arguments(env, info, 2, arguments))
+    return NULL;
+  struct file_events *events = read_group(env, arguments[0]);
+
+  if (events == NULL || !read_bytes(env, arguments[1], "buffer", &target))
+    return NULL;
+  if (target.length < PACKED_RECORD_BYTES_MAX)
+    return throw_invalid_argument(env, "buffer must have at least 16384 bytes");
+  const long written = file_events_drain(events, target.data, target.length);
+
+  if (written < 0)
+    return throw_system_error(env, "read of the fanotify group", errno);
+  return number_value(env, (double)written);
+}
+
+/* fanotifyClose(handle): a second call does nothing. */
+static napi_value close_group(napi_env env, napi_callback_info info) {
+  napi_value arguments[1];
+  void *data;
+
+  if (!read_arguments(env, info, 1, arguments) || !read_handle(env, arguments[0], &group_tag, &data))
+    return NULL;
+  release(data);
+  return undefined_value(env);
+}
+
+bool export_fanotify(napi_env env, napi_value exports) {
+  return export_function(env, exports, "fanotifyOpen", open_group) &&
+         export_function(env, exports, "fanotifyMark", add_mark) &&
+         export_function(env, exports, "fanotifyForget", forget) &&
+         export_function(env, exports, "fanotifyDrain", drain) &&
+         export_function(env, exports, "fanotifyClose", close_group);
+}
