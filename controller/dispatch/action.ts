@@ -8,7 +8,10 @@ import { Signature } from '../../shared/protocol/messages.ts'
 const closed = { additionalProperties: false } as const
 const Text = (charactersMax = 1_024) => Type.String({ maxLength: charactersMax })
 const Id = Type.String({ pattern: '^[0-9a-f]{32}$' })
-const ActionNameSchema = Type.Union((Object.keys(ACTIONS) as ActionName[]).map((name) => Type.Literal(name)))
+/** A union of a mapped list alone has the type `never`. */
+const OneOf = <Word extends string>(words: readonly Word[]) =>
+  Type.Unsafe<Word>(Type.Union(words.map((word) => Type.Literal(word))))
+const ActionNameSchema = OneOf(Object.keys(ACTIONS) as ActionName[])
 const Base64 = (bytesMax: number) =>
   Type.String({ maxLength: Math.ceil(bytesMax / 3) * 4, pattern: '^[A-Za-z0-9+/]*={0,2}$' })
 
@@ -41,7 +44,7 @@ export const FINAL_STATES: ReadonlySet<ActionState> = new Set<ActionState>([
 
 export const ActionStep = Type.Object(
   {
-    state: Type.Union(ACTION_STATES.map((state) => Type.Literal(state))),
+    state: OneOf(ACTION_STATES),
     at: Timestamp,
     /** Who or what brought it about: an operator's name, `controller`, or `agent`. */
     by: Text(128),
@@ -59,7 +62,7 @@ export const Action = Type.Object(
     id: Id,
     intentId: Id,
     action: ActionNameSchema,
-    class: Type.Union(COMMAND_CLASSES.map((name) => Type.Literal(name))),
+    class: OneOf(COMMAND_CLASSES),
     agentId: Id,
     hostName: Text(256),
     target: Leaf.properties.target,
@@ -67,7 +70,7 @@ export const Action = Type.Object(
     reason: Text(),
     incidentId: Type.Union([Text(32), Type.Null()]),
     requestedBy: Text(128),
-    state: Type.Union(ACTION_STATES.map((state) => Type.Literal(state))),
+    state: OneOf(ACTION_STATES),
     createdAt: Timestamp,
     expiresAt: Timestamp,
     steps: Type.Array(ActionStep, { maxItems: 64 }),

@@ -3,6 +3,9 @@ import Type, { type Static } from 'typebox'
 import { EntityId, SeveritySchema, Timestamp } from '../../shared/events/event.ts'
 
 const closed = { additionalProperties: false } as const
+/** A union of a mapped list alone has the type `never`. */
+const OneOf = <Word extends string>(words: readonly Word[]) =>
+  Type.Unsafe<Word>(Type.Union(words.map((word) => Type.Literal(word))))
 const Text = (charactersMax = 1_024) => Type.String({ maxLength: charactersMax })
 
 export const INCIDENT_STATUSES = ['open', 'contained', 'closed'] as const
@@ -42,7 +45,7 @@ export const Incident = Type.Object(
     /** `INC-` and a number that counts up. */
     id: Text(32),
     title: Text(512),
-    status: Type.Union(INCIDENT_STATUSES.map((status) => Type.Literal(status))),
+    status: OneOf(INCIDENT_STATUSES),
     severity: SeveritySchema,
     /** First malicious action as the host's clock told it. */
     startedAt: Timestamp,
@@ -61,14 +64,21 @@ export const Incident = Type.Object(
 )
 export type Incident = Static<typeof Incident>
 
+export const TIMELINE_KINDS = [
+  'detection',
+  'process',
+  'file',
+  'network',
+  'action',
+  'blind',
+  'note',
+  'status',
+] as const
+
 export const TimelineEntry = Type.Object(
   {
     at: Timestamp,
-    kind: Type.Union(
-      ['detection', 'process', 'file', 'network', 'action', 'blind', 'note', 'status'].map((k) =>
-        Type.Literal(k),
-      ),
-    ),
+    kind: OneOf(TIMELINE_KINDS),
     hostName: Type.Union([Text(256), Type.Null()]),
     summary: Text(2_048),
     /** Id of the detection or action, or cursor of the event, that this entry tells of. */

@@ -1,0 +1,35 @@
+/** How an incident is named: from its leading detection and the process behind it. */
+import { SEVERITIES, type Severity } from '../../shared/events/event.ts'
+import { baseName, type Finding, pidOf } from './finding.ts'
+
+const TITLE_CHARACTERS_MAX = 512
+
+export function titleOf(finding: Finding): string {
+  const process =
+    finding.entityId === null
+      ? ''
+      : ` by ${clipped(finding.processName ?? 'a process', 64)} (pid ${pidOf(finding.entityId)})`
+  const file = finding.filePath === null ? '' : ` in ${clipped(baseName(finding.filePath), 96)}`
+  return clipped(
+    `${clipped(finding.ruleName, 160)}${file}${process} on ${clipped(finding.hostName, 96)}`,
+    TITLE_CHARACTERS_MAX,
+  )
+}
+
+/** Rank of a severity: 0 is `info`. */
+export function severityRank(severity: Severity): number {
+  return SEVERITIES.indexOf(severity)
+}
+
+export function severityOfRank(rank: number): Severity {
+  const severity = SEVERITIES[rank]
+  if (severity === undefined) throw new Error(`no severity has the rank ${rank}`)
+  return severity
+}
+
+export function clipped(text: string, charactersMax: number): string {
+  if (text.length <= charactersMax) return text
+  const cut = text.slice(0, charactersMax - 1)
+  // Never half of a surrogate pair.
+  return `${/[\uD800-\uDBFF]$/.test(cut) ? cut.slice(0, -1) : cut}…`
+}

@@ -1,0 +1,130 @@
+/**
+ * Hosts: what each told of itself, and whether it is there. A host is known by its agent's certificate; its
+ * name is for people to read and decides nothing.
+ */
+import type { EventOf } from '../../shared/events/event.ts'
+import type { AgentMessage, Inventory } from '../../shared/protocol/messages.ts'
+import type { AuditLog, Change, Host, HostService } from '../api/services.ts'
+import type { HostRow } from '../state/hosts-table.ts'
+import type { State } from '../state/state.ts'
+
+type Hello = Extract<AgentMessage, { kind: 'hello' }>
+type Status = Extract<AgentMessage, { kind: 'status' }>
+
+/** What the certificates' room knows of an agent. */
+export interface CertificateFacts {
+  /** RFC 3339, UTC. */
+  readonly expiresAt: string
+  /** SHA-256 of the DER SubjectPublicKeyInfo, lower-case hex. */
+  readonly keyFingerprint: string
+  readonly revoked: boolean
+}
+
+export interface HostDependencies {
+  readonly state: State
+  readonly certificateOf: (agentId: string) => CertificateFacts | undefined
+  /** Ends the agent's right to connect and its live sockets. False when the agent is not known. */
+  readonly revokeCertificate: (agentId: string, by: string, reason: string) => boolean
+  readonly audit: AuditLog
+  readonly announce: (change: Change) => void
+  readonly nowMs: () => number
+}
+
+export interface Hosts extends HostService {
+  enrolled(agentId: string, inventory: Inventory, by: string): void
+  /** After hello; the agent counts as connected until `disconnected`. */
+  connected(agentId: string, hello: Hello): void
+  disconnected(agentId: string): void
+  status(agentId: string, status: Status): void
+  /** From the event stream: survives a lost hello. */
+  agentStarted(agentId: string, event: EventOf<'agent-started'>): void
+  /** For texts; the agent id stands in when the host was never heard of. */
+  nameOf(agentId: string): string
+}
+
+export function createHosts(dependencies: HostDependencies): Hosts {
+  const { state, audit, announce, nowMs } = dependencies
+  // An agent may be connected twice for a moment, when it reconnects before its old socket is found dead.
+  const connections = new Map<string, number>()
+  const names = new Map<string, string>()
+  const changed = (agentId: string) => state.afterCommit(() => announce({ kind: 'host', id: agentId }))
+
+  const keep = (
+    agentId: string,
+    inventory: Inventory,
+    more: { agentVersion: string | null; bootId: string | null; seen: boolean },
+  ) => {
+    const row = { agentId, hostName: inventory.hostName, inventory: JSON.stringify(inventory), atMs: nowMs() }
+    state.hosts.upsert({ ...row, ...more })
+    state.afterCommit(() => names.set(agentId, inventory.hostName))
+    changed(agentId)
+  }
+
+  const hostOf = (row: HostRow): Host => {
+    const certificate = dependencies.certificateOf(row.agent_id)
+    const revoked = row.revoked_ms !== null || certificate?.revoked === true
+    const status = row.status === null ? null : (JSON.parse(row.status) as Status)
+    return {
+      agentId: row.agent_id,
+      hostName: row.host_name,
+      inventory: JSON.parse(row.inventory) as Inventory,
+      agentVersion: row.agent_version,
+      state: revoked ? 'revoked' : connections.has(row.agent_id) ? 'connected' : 'silent',
+      enrolledAt: new Date(row.enrolled_ms).toISOString(),
+      lastSeenAt: row.last_seen_ms === null ? null : new Date(row.last_seen_ms).toISOString(),
+      certificateExpiresAt: certificate?.expiresAt ?? '',
+      keyFingerprint: certificate?.keyFingerprint ?? '',
+      bootId: row.boot_id,
+      sensors: status?.sensors ?? [],
+      bufferedRows: status?.bufferedRows ?? 0,
+      droppedRows: status?.droppedRows ?? 0,
+    }
+  }
+
+  return {
+    list: () => state.hosts.list().map(hostOf),
+    get(agentId) {
+      const row = state.hosts.get(agentId)
+      return row && hostOf(row)
+    },
+    revoke(agentId, by, reason) {
+      if (!dependencies.revokeCertificate(agentId, by, reason)) return false
+      state.run(() => {
+        if (state.hosts.revoked(agentId, nowMs())) audit.record(by, 'host.revoke', agentId, reason)
+        changed(agentId)
+      })
+      return true
+    },
+    enrolled(agentId, inventory, by) {
+      state.run(() => {
+        keep(agentId, inventory, { agentVersion: null, bootId: null, seen: false })
+        audit.record(by, 'host.enrol', agentId, `The host calls itself ${inventory.hostName}.`)
+      })
+    },
+    connected(agentId, hello) {
+      connections.set(agentId, (connections.get(agentId) ?? 0) + 1)
+      const { agentVersion, bootId } = hello
+      state.run(() => keep(agentId, hello.inventory, { agentVersion, bootId, seen: true }))
+    },
+    disconnected(agentId) {
+      const left = (connections.get(agentId) ?? 0) - 1
+      if (left > 0) connections.set(agentId, left)
+      else connections.delete(agentId)
+      state.hosts.seen(agentId, nowMs())
+      changed(agentId)
+    },
+    status(agentId, status) {
+      state.hosts.status(agentId, JSON.stringify(status), nowMs())
+      changed(agentId)
+    },
+    agentStarted(agentId, event) {
+      state.hosts.started(agentId, event['agent.version'], event['host.boot.id'])
+      changed(agentId)
+    },
+    nameOf(agentId) {
+      const known = names.get(agentId) ?? state.hosts.get(agentId)?.host_name
+      if (known !== undefined) names.set(agentId, known)
+      return known ?? agentId
+    },
+  }
+}

@@ -1,0 +1,70 @@
+/** Detections: each in exactly one incident, each once however often it is reported. */
+import type { Sqlite } from '../../shared/node/sqlite.ts'
+
+export interface DetectionRow {
+  readonly agent_id: string
+  readonly id: string
+  readonly incident: number
+  readonly host_name: string
+  readonly detected_ms: number
+  readonly last_detected_ms: number
+  readonly stored_ms: number
+  readonly engine: string
+  readonly severity: number
+  readonly rule_id: string
+  readonly rule_name: string
+  /** JSON list. */
+  readonly techniques: string
+  readonly indicator: string | null
+  readonly entity_id: string | null
+  readonly session_leader: string | null
+  /** JSON list, nearest first. */
+  readonly ancestors: string
+  readonly process_name: string | null
+  readonly command_line: string | null
+  readonly parent_executable: string | null
+  readonly file_path: string | null
+  readonly file_sha256: string | null
+  readonly grouped_because: string
+  readonly seen_by_agent: number
+  readonly seen_by_fleet: number
+}
+
+export interface DetectionsTable {
+  get(agentId: string, id: string): DetectionRow | undefined
+  /** In the order of the hosts' clocks. */
+  ofIncident(incident: number): readonly DetectionRow[]
+  insert(row: DetectionRow): void
+  repeat(agentId: string, id: string, source: 'agent' | 'fleet', eventMs: number): void
+}
+
+export function createDetectionsTable(db: Sqlite): DetectionsTable {
+  const get = db.prepare<[string, string], DetectionRow>(
+    'SELECT * FROM detection WHERE agent_id = ? AND id = ?',
+  )
+  const ofIncident = db.prepare<[number], DetectionRow>(
+    'SELECT * FROM detection WHERE incident = ? ORDER BY detected_ms, stored_ms, id',
+  )
+  const insert = db.prepare<DetectionRow>(
+    `INSERT INTO detection VALUES (@agent_id, @id, @incident, @host_name, @detected_ms, @last_detected_ms,
+       @stored_ms, @engine, @severity, @rule_id, @rule_name, @techniques, @indicator, @entity_id,
+       @session_leader, @ancestors, @process_name, @command_line, @parent_executable, @file_path,
+       @file_sha256, @grouped_because, @seen_by_agent, @seen_by_fleet)`,
+  )
+  const repeat = (column: 'seen_by_agent' | 'seen_by_fleet') =>
+    db.prepare<[number, string, string]>(
+      `UPDATE detection SET ${column} = ${column} + 1, last_detected_ms = max(last_detected_ms, ?)
+       WHERE agent_id = ? AND id = ?`,
+    )
+  const repeatOf = { agent: repeat('seen_by_agent'), fleet: repeat('seen_by_fleet') }
+  return {
+    get: (agentId, id) => get.get(agentId, id),
+    ofIncident: (incident) => ofIncident.all(incident),
+    insert: (row) => {
+      insert.run(row)
+    },
+    repeat: (agentId, id, source, eventMs) => {
+      repeatOf[source].run(eventMs, agentId, id)
+    },
+  }
+}
