@@ -13,6 +13,11 @@ const Port = Type.Integer({ minimum: 0, maximum: 65_535 })
 const Address = Type.String({ minLength: 2, maxLength: 45, pattern: '^[0-9a-fA-F:.]+$' })
 const Sha256 = Type.String({ pattern: '^[0-9a-f]{64}$' })
 
+/** One of a list of words. `Type.Union` of a mapped list alone has the type `never`. */
+function oneOf<Word extends string>(words: readonly Word[]) {
+  return Type.Unsafe<Word>(Type.Union(words.map((word) => Type.Literal(word))))
+}
+
 /** `<agent 8 hex>.<boot 8 hex>.<pid>.<start ticks>`: readable, and never reused. */
 export const EntityId = Type.String({ pattern: '^[0-9a-f]{8}\\.[0-9a-f]{8}\\.[0-9]{1,10}\\.[0-9]{1,15}$' })
 
@@ -154,7 +159,7 @@ const FileExamined = fileEvent('info', 'file-examined')
 
 export const SEVERITIES = ['info', 'low', 'medium', 'high', 'critical'] as const
 export type Severity = (typeof SEVERITIES)[number]
-export const SeveritySchema = Type.Union(SEVERITIES.map((name) => Type.Literal(name)))
+export const SeveritySchema = oneOf(SEVERITIES)
 
 /**
  * What detection found. `cordon.detection.id` is derived from the finding and what it concerns, so the same
@@ -263,7 +268,7 @@ const ActionState = Type.Object(
     ...ecs('event', 'host', 'change', 'action-state'),
     'cordon.command.id': Type.String({ pattern: '^[0-9a-f]{32}$' }),
     'cordon.command.action': Text(32),
-    'cordon.command.state': Type.Union(AGENT_COMMAND_STATES.map((name) => Type.Literal(name))),
+    'cordon.command.state': oneOf(AGENT_COMMAND_STATES),
     /** Why, in words for a person; for a refusal, its cause. */
     'event.reason': Text(),
     /** What the agent measured on the host that shows the state is true. */
