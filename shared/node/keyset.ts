@@ -3,7 +3,7 @@
  * SHA-256 and a salt of 32 bytes, over the domain prefix and the exact bytes). An agent keeps the highest
  * version it has seen, so that a revoked operator stays revoked.
  */
-import { constants, type KeyObject, sign as signRaw, verify as verifyRaw, X509Certificate } from 'node:crypto'
+import { constants, type KeyObject, sign as signRaw, verify as verifyRaw } from 'node:crypto'
 import { Keyset } from '../protocol/commands.ts'
 import { KEYSET_BYTES_MAX } from '../protocol/limits.ts'
 import { compileSchema, parseStrict } from '../protocol/parse.ts'
@@ -27,7 +27,8 @@ export type KeysetResult =
   | { readonly ok: false; readonly failure: KeysetFailure }
 
 export interface KeysetExpectation {
-  readonly rootPem: string
+  /** Public key in the root's certificate. */
+  readonly rootKey: KeyObject
   readonly fleet: string
   /** Lowest version that is taken: one above the version in force, or that version when it is loaded again. */
   readonly versionMin: number
@@ -53,7 +54,7 @@ export function verifyKeyset(signed: SignedKeyset, expected: KeysetExpectation):
   const signature = decodeBase64(signed.rootSignature)
   if (!bytes || !signature) return refused('malformed', 'the keyset or its signature is not base64')
   if (bytes.length > KEYSET_BYTES_MAX) return refused('malformed', 'the keyset is too long')
-  if (!verifyRootSignature(bytes, signature, expected.rootPem)) {
+  if (!verifyRootSignature(bytes, signature, expected.rootKey)) {
     return refused('signature', 'the keyset is not signed by the root of this fleet')
   }
   const text = decodeUtf8(bytes)
@@ -71,9 +72,8 @@ export function verifyKeyset(signed: SignedKeyset, expected: KeysetExpectation):
   return contradiction ? refused('inconsistent', contradiction) : { ok: true, keyset }
 }
 
-function verifyRootSignature(bytes: Buffer, signature: Buffer, rootPem: string): boolean {
+function verifyRootSignature(bytes: Buffer, signature: Buffer, rootKey: KeyObject): boolean {
   try {
-    const rootKey = new X509Certificate(rootPem).publicKey
     return verifyRaw('sha256', withDomain('keyset', bytes), { key: rootKey, ...pss }, signature)
   } catch {
     return false
