@@ -9,6 +9,13 @@ export const AGENT_SETTINGS = {
     fallback: '/var/lib/cordon-agent',
     summary: 'Folder of identity, buffer, journal and quarantine; only the agent may read it.',
   },
+  gatewayUrl: {
+    type: 'text',
+    environment: 'CORDON_AGENT_GATEWAY_URL',
+    fallback: null,
+    summary:
+      'Where the controller is now, when not where enrolment said; its certificate must be the same fleet’s.',
+  },
   logLevel: {
     type: 'choice',
     choices: LOG_LEVELS,

@@ -27,7 +27,7 @@ export interface StartOptions {
   /** First line of standard output that begins so ends the wait. */
   readonly readyPrefix: string
   readonly readyTimeoutMs: number
-  /** Arguments of Node itself. */
+  /** Arguments of Node itself. The program ends by itself when its standard input closes: no orphans. */
   readonly nodeArgs?: readonly string[]
 }
 
@@ -42,10 +42,11 @@ export async function startProgram(options: StartOptions): Promise<{ program: Pr
       join(ROOT, options.script),
       ...options.args,
     ],
-    { stdio: ['ignore', 'pipe', log], env: { ...process.env, ...options.environment }, detached: true },
+    { stdio: ['pipe', 'pipe', log], env: { ...process.env, ...options.environment }, detached: true },
   )
   closeSync(log)
   const program = wrap(options.name, child)
+  if (child.stdout === null) throw new Error('the program was started with a pipe as its standard output')
   const lines = createInterface({ input: child.stdout })
   const ready = new Promise<string>((resolve) => {
     lines.on('line', (line) => {

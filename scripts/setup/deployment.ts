@@ -1,0 +1,187 @@
+/**
+ * One controller and one agent on this host, as `npm start`, the benches and the pipeline tests run them: real
+ * programs, real mutual TLS, state in one folder. The ceremony that a fleet does by hand is done here.
+ */
+import { existsSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { readNetworkNamespace } from '../../agent/platform/linux/host.ts'
+import { findPort } from './ports.ts'
+import { type Program, runProgram, startProgram } from './program.ts'
+
+export const CONTROLLER = 'controller/main.ts'
+export const AGENT = 'agent/main.ts'
+export const CLI = 'controller/cli/cordon.ts'
+
+export interface Folders {
+  readonly controller: string
+  readonly agent: string
+  /** Home of the operator command: keys, session. */
+  readonly cli: string
+  readonly logs: string
+  /** The only place where this agent kills and quarantines. */
+  readonly testRoot: string
+}
+
+export interface Ports {
+  readonly api: number
+  readonly gateway: number
+  readonly enrolment: number
+}
+
+export interface DeploymentOptions {
+  readonly folder: string
+  /** Told one line per step that takes a while or makes something. */
+  readonly say: (line: string) => void
+  readonly agentEnvironment?: Readonly<Record<string, string>>
+  readonly controllerEnvironment?: Readonly<Record<string, string>>
+}
+
+export interface Deployment {
+  readonly folders: Folders
+  readonly ports: Ports
+  readonly apiUrl: string
+  readonly controller: Program
+  readonly agent: Program
+  /** Environment with which the operator command finds this deployment. */
+  readonly cliEnvironment: Readonly<Record<string, string>>
+  stop(): Promise<void>
+}
+
+/** Agent first, so that what it says on leaving is still stored. */
+export async function stopDeployment(agent: Program | null, controller: Program | null): Promise<void> {
+  await agent?.stop(2_000)
+  await controller?.stop(2_000)
+}
+
+export function foldersOf(folder: string): Folders {
+  mkdirSync(folder, { recursive: true, mode: 0o700 })
+  const real = realpathSync(folder)
+  const folders = {
+    controller: join(real, 'controller'),
+    agent: join(real, 'agent'),
+    cli: join(real, 'cli'),
+    logs: join(real, 'logs'),
+    testRoot: join(real, 'demo'),
+  }
+  for (const path of Object.values(folders)) mkdirSync(path, { recursive: true, mode: 0o700 })
+  return folders
+}
+
+/** Starts both programs, after the ceremony when the folder is new. Rejects with what failed and its log. */
+export async function startDeployment(options: DeploymentOptions): Promise<Deployment> {
+  const folders = foldersOf(options.folder)
+  const ports = await choosePorts(join(options.folder, 'ports.json'))
+  const environment = controllerEnvironment(folders, ports, options)
+  await initController(folders, environment, options.say)
+  const { program: controller } = await startProgram({
+    name: 'cordon-controller',
+    script: CONTROLLER,
+    args: ['run', '--stop-with-stdin'],
+    environment,
+    logPath: join(folders.logs, 'controller.log'),
+    readyPrefix: 'READY ',
+    readyTimeoutMs: 60_000,
+  })
+  try {
+    const agent = await startAgent(folders, ports, environment, options)
+    return {
+      folders,
+      ports,
+      apiUrl: `http://localhost:${ports.api}`,
+      controller,
+      agent,
+      cliEnvironment: { CORDON_CLI_HOME: folders.cli },
+      stop: () => stopDeployment(agent, controller),
+    }
+  } catch (error) {
+    await controller.stop(2_000)
+    throw error
+  }
+}
+
+/** Ports of the last time when they are free, so that enrolled agents find their way back. */
+async function choosePorts(path: string): Promise<Ports> {
+  let before: Partial<Ports> = {}
+  if (existsSync(path)) before = JSON.parse(readFileSync(path, 'utf8'))
+  const ports = {
+    api: await findPort(before.api, '127.0.0.1'),
+    gateway: await findPort(before.gateway, '127.0.0.1'),
+    enrolment: await findPort(before.enrolment, '127.0.0.1'),
+  }
+  writeFileSync(path, JSON.stringify(ports))
+  return ports
+}
+
+export function controllerEnvironment(
+  folders: Folders,
+  ports: Ports,
+  options: Pick<DeploymentOptions, 'controllerEnvironment'>,
+): Record<string, string> {
+  return {
+    CORDON_CONTROLLER_STATE: folders.controller,
+    CORDON_CONTROLLER_API_PORT: String(ports.api),
+    CORDON_CONTROLLER_GATEWAY_PORT: String(ports.gateway),
+    CORDON_CONTROLLER_GATEWAY_ADDRESS: '127.0.0.1',
+    CORDON_CONTROLLER_ENROLMENT_PORT: String(ports.enrolment),
+    CORDON_CONTROLLER_AGENT_FACING_HOST: '127.0.0.1',
+    ...options.controllerEnvironment,
+  }
+}
+
+/** Root, issuers, keyset and one operator key, on the first start only. */
+async function initController(
+  folders: Folders,
+  environment: Record<string, string>,
+  say: (line: string) => void,
+): Promise<void> {
+  if (existsSync(join(folders.controller, 'authority'))) return
+  say('first start: making root, issuers, keyset and one operator key ...')
+  const key = await createOperatorKey('operator', folders.cli)
+  const ran = await runProgram(CONTROLLER, ['init', '--operator', `operator:${key}`], environment)
+  if (ran.code !== 0) throw new Error(`cordon-controller init failed:\n${ran.stderr}`)
+  for (const line of ran.stdout.trimEnd().split('\n')) say(line)
+}
+
+/** Makes an unprotected Ed25519 key in the CLI home and gives its public half, lower-case hex. */
+export async function createOperatorKey(name: string, cliHome: string): Promise<string> {
+  const ran = await runProgram(CLI, ['keys', 'create', name, '--no-passphrase', '--json'], {
+    CORDON_CLI_HOME: cliHome,
+  })
+  if (ran.code !== 0) throw new Error(`cordon keys create failed:\n${ran.stderr}`)
+  const made: { publicKey: string } = JSON.parse(ran.stdout)
+  return made.publicKey
+}
+
+async function startAgent(
+  folders: Folders,
+  ports: Ports,
+  environment: Record<string, string>,
+  options: DeploymentOptions,
+): Promise<Program> {
+  const agentEnvironment = {
+    CORDON_AGENT_STATE: folders.agent,
+    CORDON_AGENT_GATEWAY_URL: `wss://127.0.0.1:${ports.gateway}`,
+    CORDON_AGENT_TEST_ROOT: folders.testRoot,
+    CORDON_AGENT_LAUNCHER_NETNS: readNetworkNamespace(),
+    CORDON_AGENT_WATCH_PATHS: ['/tmp', '/var/tmp', '/dev/shm', folders.testRoot].join(':'),
+    ...options.agentEnvironment,
+  }
+  if (!existsSync(join(folders.agent, 'identity.json'))) {
+    const token = await runProgram(CONTROLLER, ['token'], environment)
+    if (token.code !== 0) throw new Error(`cordon-controller token failed:\n${token.stderr}`)
+    const url = `https://127.0.0.1:${ports.enrolment}`
+    const enrolled = await runProgram(AGENT, ['enroll', url, token.stdout.trim()], agentEnvironment)
+    if (enrolled.code !== 0) throw new Error(`cordon-agent enroll failed:\n${enrolled.stderr}`)
+    options.say(enrolled.stdout.trim())
+  }
+  const { program } = await startProgram({
+    name: 'cordon-agent',
+    script: AGENT,
+    args: ['run', '--stop-with-stdin'],
+    environment: agentEnvironment,
+    logPath: join(folders.logs, 'agent.log'),
+    readyPrefix: 'READY ',
+    readyTimeoutMs: 60_000,
+  })
+  return program
+}
