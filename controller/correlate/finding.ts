@@ -43,7 +43,9 @@ export interface Origin {
 }
 
 export function findingFromDetection(event: DetectionEvent, origin: Origin): Finding {
-  const ancestors = event['cordon.process.ancestors'] ?? []
+  const parent = event['process.parent.entity_id']
+  // The agent tells the whole ancestry; a detection made here from a plain event knows the parent at most.
+  const ancestors = event['cordon.process.ancestors'] ?? (parent === undefined ? [] : [parent])
   const indicatorName = event['threat.indicator.name']
   return {
     ...origin,

@@ -35,6 +35,11 @@ export interface ActionRow {
   readonly final: 0 | 1
 }
 
+export type ContainmentRow = Pick<
+  ActionRow,
+  'agent_id' | 'action' | 'target' | 'state' | 'created_ms' | 'agent_ms'
+>
+
 export type NewAction = Omit<
   ActionRow,
   'leaf' | 'state' | 'deliveries' | 'session_nonce' | 'cancel_by' | 'cancel_reason' | 'agent_ms' | 'final'
@@ -65,7 +70,9 @@ export interface ActionsTable {
   openCount(): number
   countOfIncident(incident: number): number
   /** Actions of an incident that contain or destroy, oldest first. */
-  containmentOf(incident: number): readonly ActionRow[]
+  containmentOf(incident: number): readonly ContainmentRow[]
+  /** Whether any of them can still take its own course to an end. */
+  containmentUnderway(incident: number): boolean
   /** Queued, awaiting or underway past their expiry, oldest first. */
   expired(nowMs: number, limit: number): readonly ActionRow[]
   insert(row: NewAction): void
@@ -88,8 +95,11 @@ export function createActionsTable(db: Sqlite): ActionsTable {
   const countOfIncident = db.prepare<[number], { count: number }>(
     'SELECT count(*) AS count FROM action WHERE incident = ?',
   )
-  const containmentOf = db.prepare<[number], ActionRow>(
-    `SELECT * FROM action WHERE incident = ? AND class <> 'R'
+  const containmentUnderway = db.prepare<[number]>(
+    "SELECT 1 FROM action WHERE incident = ? AND final = 0 AND class <> 'R' AND state <> 'unknown' LIMIT 1",
+  )
+  const containmentOf = db.prepare<[number], ContainmentRow>(
+    `SELECT agent_id, action, target, state, created_ms, agent_ms FROM action WHERE incident = ? AND class <> 'R'
      ORDER BY created_ms DESC, command_id LIMIT ${CONTAINMENT_ACTIONS_MAX}`,
   )
   const expired = db.prepare<[number, number], ActionRow>(
@@ -128,6 +138,7 @@ export function createActionsTable(db: Sqlite): ActionsTable {
     openCount: () => openCount.get()?.count ?? 0,
     countOfIncident: (incident) => countOfIncident.get(incident)?.count ?? 0,
     containmentOf: (incident) => containmentOf.all(incident).reverse(),
+    containmentUnderway: (incident) => containmentUnderway.get(incident) !== undefined,
     expired: (nowMs, limit) => expired.all(nowMs, limit),
     insert: (row) => {
       insert.run(row)

@@ -36,6 +36,13 @@ export interface DetectionsTable {
   ofIncident(incident: number): readonly DetectionRow[]
   insert(row: DetectionRow): void
   repeat(agentId: string, id: string, source: 'agent' | 'fleet', eventMs: number): void
+  /** What the end that found it second knew of the process, and the first did not. */
+  enrich(
+    row: Pick<
+      DetectionRow,
+      'agent_id' | 'id' | 'session_leader' | 'ancestors' | 'command_line' | 'parent_executable'
+    >,
+  ): void
 }
 
 export function createDetectionsTable(db: Sqlite): DetectionsTable {
@@ -56,6 +63,12 @@ export function createDetectionsTable(db: Sqlite): DetectionsTable {
       `UPDATE detection SET ${column} = ${column} + 1, last_detected_ms = max(last_detected_ms, ?)
        WHERE agent_id = ? AND id = ?`,
     )
+  const enrich = db.prepare(
+    `UPDATE detection SET ancestors = @ancestors, session_leader = coalesce(session_leader, @session_leader),
+       command_line = coalesce(command_line, @command_line),
+       parent_executable = coalesce(parent_executable, @parent_executable)
+     WHERE agent_id = @agent_id AND id = @id`,
+  )
   const repeatOf = { agent: repeat('seen_by_agent'), fleet: repeat('seen_by_fleet') }
   return {
     get: (agentId, id) => get.get(agentId, id),
@@ -65,6 +78,9 @@ export function createDetectionsTable(db: Sqlite): DetectionsTable {
     },
     repeat: (agentId, id, source, eventMs) => {
       repeatOf[source].run(eventMs, agentId, id)
+    },
+    enrich: (row) => {
+      enrich.run(row)
     },
   }
 }

@@ -47,8 +47,11 @@ export interface IncidentsTable {
   open(row: DetectionEffect): void
   addDetection(effect: DetectionEffect): void
   touch(number: number, atMs: number): void
+  /** A known detection was reported again: the incident is alive. */
+  repeated(number: number, receivedMs: number): void
   contain(number: number, atMs: number): void
-  reopen(number: number, atMs: number): void
+  /** `newMs`: what was found then is new, so what was done before does not contain it; null when nothing is. */
+  reopen(number: number, atMs: number, newMs: number | null): void
   close(number: number, atMs: number): void
   hosts(number: number): readonly IncidentHost[]
   addHost(number: number, host: IncidentHost): void
@@ -86,11 +89,16 @@ export function createIncidentsTable(db: Sqlite): IncidentsTable {
   const touch = db.prepare<[number, number]>(
     'UPDATE incident SET updated_ms = max(updated_ms, ?) WHERE number = ?',
   )
+  const repeated = db.prepare<[number, number, number]>(
+    `UPDATE incident SET updated_ms = max(updated_ms, ?), last_detection_ms = max(last_detection_ms, ?)
+     WHERE number = ?`,
+  )
   const contain = db.prepare<[number, number, number]>(
     "UPDATE incident SET status = 'contained', contained_ms = ?, updated_ms = ? WHERE number = ?",
   )
-  const reopen = db.prepare<[number, number, number]>(
-    `UPDATE incident SET status = 'open', contained_ms = NULL, closed_ms = NULL, reopened_ms = ?, updated_ms = ?
+  const reopen = db.prepare<[number | null, number, number]>(
+    `UPDATE incident SET status = 'open', contained_ms = NULL, closed_ms = NULL,
+       reopened_ms = coalesce(?, reopened_ms), updated_ms = ?
      WHERE number = ?`,
   )
   const close = db.prepare<[number, number, number]>(
@@ -128,8 +136,11 @@ export function createIncidentsTable(db: Sqlite): IncidentsTable {
     contain: (number, atMs) => {
       contain.run(atMs, atMs, number)
     },
-    reopen: (number, atMs) => {
-      reopen.run(atMs, atMs, number)
+    repeated: (number, receivedMs) => {
+      repeated.run(receivedMs, receivedMs, number)
+    },
+    reopen: (number, atMs, newMs) => {
+      reopen.run(newMs, atMs, number)
     },
     close: (number, atMs) => {
       close.run(atMs, atMs, number)

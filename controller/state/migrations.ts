@@ -47,7 +47,7 @@ CREATE TABLE incident (
   closed_ms INTEGER,
   assignee TEXT,
   detection_count INTEGER NOT NULL,
-  -- Severity, event time, agent and id of the detection that names the incident.
+  -- Severity and event time of the detection that names the incident.
   leading_severity INTEGER NOT NULL,
   leading_ms INTEGER NOT NULL
 ) STRICT;
@@ -174,6 +174,7 @@ CREATE INDEX action_open ON action (expires_ms) WHERE final = 0;
 CREATE INDEX action_agent ON action (agent_id, created_ms);
 CREATE INDEX action_agent_open ON action (agent_id, created_ms) WHERE final = 0;
 CREATE INDEX action_incident ON action (incident, created_ms);
+CREATE INDEX action_incident_open ON action (incident) WHERE final = 0;
 CREATE INDEX action_intent ON action (intent_id, leaf_index);
 CREATE INDEX action_created ON action (created_ms);
 CREATE INDEX action_state ON action (state, created_ms);

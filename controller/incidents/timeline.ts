@@ -1,0 +1,237 @@
+/**
+ * An incident's timeline: what was detected, what the suspects did around it, what was done about it, what
+ * people wrote, and the times in which a host could not see. Bounded whatever the events hold.
+ */
+import type { CordonEvent, EventAction, EventOf } from '../../shared/events/event.ts'
+import { pidOf } from '../correlate/finding.ts'
+import { clipped, severityOfRank } from '../correlate/words.ts'
+import type { ActionRow, StepRow } from '../state/actions-table.ts'
+import type { DetectionRow } from '../state/detections-table.ts'
+import type { IncidentRow } from '../state/incidents-table.ts'
+import type { State } from '../state/state.ts'
+import { timestamp } from '../state/timestamp.ts'
+import type { EventQuery, EventStore, StoredEvent } from '../store/event-store.ts'
+import type { TimelineEntry } from './incident.ts'
+
+const ENTRIES_MAX = 2_000
+const SUSPECTS_MAX = 32
+const EVENTS_PER_SUSPECT_MAX = 200
+const HOSTS_MAX = 32
+const BLIND_PER_HOST_MAX = 100
+const ACTIONS_MAX = 500
+const SUMMARY_CHARACTERS_MAX = 2_048
+/** A host that was blind shortly before tells as much as one that was blind during it. */
+const BLIND_BEFORE_MS = 3_600_000
+const BLIND_ACTIONS = ['gap', 'tamper', 'agent-stopped', 'agent-started', 'sensor-changed'] as const
+
+export interface TimelineSources {
+  readonly state: Pick<State, 'detections' | 'actions' | 'incidentEntries' | 'incidents'>
+  readonly store: Pick<EventStore, 'query'>
+}
+
+export async function buildTimeline(
+  { state, store }: TimelineSources,
+  incident: IncidentRow,
+): Promise<readonly TimelineEntry[]> {
+  const detections = state.detections.ofIncident(incident.number)
+  const actions = state.actions.list({ incident: incident.number }, ACTIONS_MAX)
+  const own = [
+    ...detections.map(detectionEntry),
+    ...actions.flatMap((action) =>
+      state.actions.steps(action.command_id).map((step) => stepEntry(action, step)),
+    ),
+    ...state.incidentEntries.list(incident.number).map(({ atMs, kind, by, text }) => ({
+      at: timestamp(atMs),
+      kind,
+      hostName: null,
+      summary: clipped(kind === 'note' ? `${by}: ${text}` : `${text} (${by})`, SUMMARY_CHARACTERS_MAX),
+      reference: null,
+    })),
+  ]
+  const seen = [
+    ...(await suspectEntries(store, detections)),
+    ...(await blindEntries(store, state.incidents.hosts(incident.number), incident.started_ms)),
+  ]
+  // What the incident itself holds is never crowded out by a busy suspect.
+  const kept = own.slice(0, ENTRIES_MAX)
+  kept.push(...seen.slice(0, Math.max(0, ENTRIES_MAX - kept.length)))
+  return kept.sort((a, b) => (a.at < b.at ? -1 : a.at > b.at ? 1 : 0))
+}
+
+function detectionEntry(row: DetectionRow): TimelineEntry {
+  const process =
+    row.entity_id === null ? '' : ` by ${row.process_name ?? 'a process'} (pid ${pidOf(row.entity_id)})`
+  const command = row.command_line === null ? '' : `: ${clipped(row.command_line, 512)}`
+  const file =
+    row.file_path === null
+      ? ''
+      : `; file ${clipped(row.file_path, 512)}${row.file_sha256 === null ? '' : ` (SHA-256 ${row.file_sha256})`}`
+  return {
+    at: timestamp(row.detected_ms),
+    kind: 'detection',
+    hostName: row.host_name,
+    summary: clipped(
+      `${row.rule_name} (${severityOfRank(row.severity)})${process}${command}${file}`,
+      SUMMARY_CHARACTERS_MAX,
+    ),
+    reference: row.id,
+  }
+}
+
+function stepEntry(action: ActionRow, step: StepRow): TimelineEntry {
+  const proof = Object.entries(JSON.parse(step.proof) as Record<string, unknown>)
+    .map(([name, value]) => `${name}=${String(value)}`)
+    .join(', ')
+  return {
+    at: timestamp(step.at_ms),
+    kind: 'action',
+    hostName: action.host_name,
+    summary: clipped(
+      `${action.action} ${step.state} (${step.by})${step.reason && `: ${step.reason}`}${proof && ` [${proof}]`}`,
+      SUMMARY_CHARACTERS_MAX,
+    ),
+    reference: action.command_id,
+  }
+}
+
+async function suspectEntries(
+  store: Pick<EventStore, 'query'>,
+  detections: readonly DetectionRow[],
+): Promise<readonly TimelineEntry[]> {
+  const suspects = new Map<string, DetectionRow>()
+  for (const row of detections) {
+    if (row.entity_id === null || suspects.size >= SUSPECTS_MAX) continue
+    const key = `${row.agent_id} ${row.entity_id}`
+    if (!suspects.has(key)) suspects.set(key, row)
+  }
+  const entries: TimelineEntry[] = []
+  for (const { agent_id: agentId, entity_id: entityId, host_name: hostName } of suspects.values()) {
+    if (entityId === null) continue
+    const events = await read(store, { agentId, entityId, limit: EVENTS_PER_SUSPECT_MAX }, hostName)
+    entries.push(...events.problems)
+    for (const stored of events.found) {
+      const told = activityOf(stored.event)
+      if (told === undefined) continue
+      entries.push({
+        at: stored.event['@timestamp'],
+        kind: told.kind,
+        hostName,
+        summary: clipped(told.summary, SUMMARY_CHARACTERS_MAX),
+        reference: stored.cursor.slice(0, 128),
+      })
+    }
+  }
+  return entries
+}
+
+async function blindEntries(
+  store: Pick<EventStore, 'query'>,
+  hosts: readonly { readonly agentId: string; readonly hostName: string }[],
+  startedMs: number,
+): Promise<readonly TimelineEntry[]> {
+  const entries: TimelineEntry[] = []
+  for (const { agentId, hostName } of hosts.slice(0, HOSTS_MAX)) {
+    for (const action of BLIND_ACTIONS) {
+      const query = { agentId, action, fromMs: startedMs - BLIND_BEFORE_MS, limit: BLIND_PER_HOST_MAX }
+      const { found, problems } = await read(store, query, hostName)
+      entries.push(...problems)
+      for (const { event, cursor } of found) {
+        const told = blindness(event)
+        if (told === undefined) continue
+        entries.push({ ...told, kind: 'blind', hostName, reference: cursor.slice(0, 128) })
+      }
+    }
+  }
+  return entries
+}
+
+/** A query that takes too long is told in the timeline, instead of taking the rest of it away. */
+async function read(
+  store: Pick<EventStore, 'query'>,
+  query: EventQuery & { readonly agentId: string },
+  hostName: string,
+): Promise<{ readonly found: readonly StoredEvent[]; readonly problems: readonly TimelineEntry[] }> {
+  try {
+    return { found: await store.query(query), problems: [] }
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    const summary = clipped(`Some events could not be read: ${reason}`, SUMMARY_CHARACTERS_MAX)
+    const at = timestamp(query.fromMs ?? 0)
+    return { found: [], problems: [{ at, kind: 'status', hostName, summary, reference: null }] }
+  }
+}
+
+const FILE_WORDS: { readonly [Action in EventAction]?: string } = {
+  'file-created': 'created',
+  'file-modified': 'wrote',
+  'file-deleted': 'deleted',
+  'file-renamed': 'renamed to',
+  'file-examined': 'touched',
+}
+
+function activityOf(
+  event: CordonEvent,
+): { readonly kind: 'process' | 'file' | 'network'; readonly summary: string } | undefined {
+  switch (event['event.action']) {
+    case 'exec':
+    case 'process-info': {
+      const what = event['process.command_line'] ?? event['process.executable'] ?? 'a process'
+      return { kind: 'process', summary: `pid ${event['process.pid'] ?? '?'} ran ${what}` }
+    }
+    case 'exit': {
+      const signal = event['cordon.process.signal']
+      const how = signal === undefined ? `code ${event['process.exit_code'] ?? '?'}` : `signal ${signal}`
+      return { kind: 'process', summary: `pid ${event['process.pid']} ended with ${how}` }
+    }
+    case 'connection':
+      return {
+        kind: 'network',
+        summary: `${event['process.name'] ?? 'a process'} connected to ${event['destination.ip']} port ${event['destination.port']} (${event['event.outcome']})`,
+      }
+    case 'file-created':
+    case 'file-modified':
+    case 'file-deleted':
+    case 'file-renamed':
+    case 'file-examined':
+      return {
+        kind: 'file',
+        summary: `${event['process.name'] ?? 'a process'} ${FILE_WORDS[event['event.action']]} ${event['file.path']}`,
+      }
+    default:
+      return undefined
+  }
+}
+
+function blindness(event: CordonEvent): { readonly at: string; readonly summary: string } | undefined {
+  switch (event['event.action']) {
+    case 'gap':
+      return { at: event['cordon.gap.started'], summary: gapInWords(event) }
+    case 'tamper':
+      return { at: event['@timestamp'], summary: `Tampering: ${event['event.reason']}` }
+    case 'agent-started':
+      return { at: event['@timestamp'], summary: `The agent started (version ${event['agent.version']}).` }
+    case 'agent-stopped':
+      return { at: event['@timestamp'], summary: `The agent stopped: ${event['event.reason']}` }
+    case 'sensor-changed': {
+      const state = event['cordon.sensor.in_force'] ? 'is in force' : 'is not in force'
+      return {
+        at: event['@timestamp'],
+        summary: `Sensor ${event['cordon.sensor.name']} ${state}: ${event['event.reason']}`,
+      }
+    }
+    default:
+      return undefined
+  }
+}
+
+function gapInWords(event: EventOf<'gap'>): string {
+  const count = event['cordon.gap.count']
+  const lost =
+    count === null
+      ? 'events that nobody could count'
+      : `${count} events of class ${event['cordon.gap.class']}`
+  return clipped(
+    `Blind from ${event['cordon.gap.started']} to ${event['cordon.gap.ended']}: ${lost} are lost (${event['event.reason']}).`,
+    SUMMARY_CHARACTERS_MAX,
+  )
+}
