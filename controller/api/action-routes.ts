@@ -2,7 +2,7 @@
 import Type from 'typebox'
 import { Action, type ActionError, ActionPlan, ActionRequest, Approval } from '../dispatch/action.ts'
 import { type Answer, answer, defineRoute, type Route, refuse } from './route.ts'
-import { ActionQuery, Actions, Closed, EventQueryText, Events, Reason } from './schemas.ts'
+import { ActionQuery, Actions, ChangeAnswer, Closed, EventQueryText, Events, Reason } from './schemas.ts'
 
 const Hex16 = Type.String({ pattern: '^[0-9a-f]{32}$' })
 const params = Closed({ id: Hex16 })
@@ -139,6 +139,18 @@ export const ACTION_ROUTES: readonly Route[] = [
     },
     async ({ services, query: { format: _format, ...query } }) =>
       answer({ events: [...(await services.events.query(query))] }),
+  ),
+  defineRoute(
+    {
+      method: 'GET',
+      path: '/stream',
+      name: 'stream',
+      access: 'viewer',
+      summary: 'Says live what changed, as server-sent events `ready` and `change`.',
+      live: true,
+      response: ChangeAnswer,
+    },
+    () => refuse('internal', 'the stream is answered by the server itself'),
   ),
 ]
 

@@ -88,7 +88,7 @@ export const AUTH_ROUTES: readonly Route[] = [
     ({ operators, services, token, by }) => {
       if (token !== undefined) operators.logOut(token)
       services.audit.record(by, 'auth.logout', by, '')
-      return { ...answer({ done: true as const }), cookie: { token: null } }
+      return answer({ done: true as const }, { token: null })
     },
   ),
   defineRoute(
@@ -153,7 +153,7 @@ function signedIn(session: NewSession): Answer<SessionAnswer> {
   const body = sessionAnswer(session)
   return session.kind === 'bearer'
     ? answer({ ...body, token: session.token })
-    : { ...answer(body), cookie: { token: session.token } }
+    : answer(body, { token: session.token })
 }
 
 function sessionAnswer(session: Session): SessionAnswer {

@@ -11,7 +11,6 @@ export const PROBLEMS = {
   wrongCsrfToken: 403,
   signatureRefused: 403,
   notFound: 404,
-  methodNotAllowed: 405,
   requestTimeout: 408,
   conflict: 409,
   tooLate: 409,

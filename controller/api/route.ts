@@ -40,6 +40,8 @@ export interface RouteShape {
   readonly query?: TObject
   readonly body?: TSchema
   readonly response: TSchema
+  /** Answers with the live stream of changes; its handler is never called. */
+  readonly live?: boolean
   /** Name of the list in the answer that `format=csv` exports, and its columns by name. */
   readonly csv?: { readonly list: string; readonly columns: Readonly<Record<string, string>> }
 }
@@ -59,8 +61,8 @@ export function defineRoute<const Shape extends RouteShape>(shape: Shape, handle
   return { ...shape, handle: handle as unknown as Route['handle'] }
 }
 
-export function answer<Body>(body: Body): Answer<Body> {
-  return { kind: 'answer', body }
+export function answer<Body>(body: Body, cookie?: { readonly token: string | null }): Answer<Body> {
+  return { kind: 'answer', body, ...(cookie ? { cookie } : {}) }
 }
 
 export function refuse(code: ProblemCode, message: string, hint = ''): Answer<never> {

@@ -161,3 +161,11 @@ export const AuditEntryAnswer = Closed({
   hash: Type.String(),
 })
 export const Audit = Closed({ entries: Type.Array(AuditEntryAnswer) })
+
+/** What one event of the live stream carries. */
+export const ChangeAnswer = Type.Union([
+  Closed({ kind: Type.Literal('incident'), id: Type.String() }),
+  Closed({ kind: Type.Literal('action'), id: Type.String(), state: Words(ACTION_STATES) }),
+  Closed({ kind: Type.Literal('host'), id: Type.String() }),
+  Closed({ kind: Type.Literal('events'), cursor: Type.String() }),
+])

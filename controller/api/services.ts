@@ -4,8 +4,14 @@
  */
 
 import type { Inventory, Signature } from '../../shared/protocol/messages.ts'
-import type { Action, ActionError, ActionPlan, ActionRequest } from '../dispatch/action.ts'
-import type { DetectionRecord, Incident, ProcessNode, TimelineEntry } from '../incidents/incident.ts'
+import type { Action, ActionError, ActionPlan, ActionRequest, ActionState } from '../dispatch/action.ts'
+import type {
+  DetectionRecord,
+  INCIDENT_STATUSES,
+  Incident,
+  ProcessNode,
+  TimelineEntry,
+} from '../incidents/incident.ts'
 import type { EventQuery, StoredEvent } from '../store/event-store.ts'
 
 export type Outcome<Value, Failure> =
@@ -44,7 +50,7 @@ export interface EnrolmentService {
 }
 
 export interface IncidentFilter {
-  readonly status?: Incident['status']
+  readonly status?: (typeof INCIDENT_STATUSES)[number]
   readonly limit: number
 }
 
@@ -62,7 +68,7 @@ export interface ActionService {
   list(filter: {
     incidentId?: string
     agentId?: string
-    state?: Action['state']
+    state?: ActionState
     limit: number
   }): readonly Action[]
   get(id: string): Action | undefined
@@ -81,7 +87,7 @@ export interface EventService {
 /** One change, for live views. Consumers fetch what they show; the stream only says what changed. */
 export type Change =
   | { readonly kind: 'incident'; readonly id: string }
-  | { readonly kind: 'action'; readonly id: string; readonly state: Action['state'] }
+  | { readonly kind: 'action'; readonly id: string; readonly state: ActionState }
   | { readonly kind: 'host'; readonly id: string }
   | { readonly kind: 'events'; readonly cursor: string }
 

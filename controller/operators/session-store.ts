@@ -43,7 +43,7 @@ export function createSessionStore(db: Sqlite, clock: () => number) {
     'INSERT INTO session (token_hash, user_name, kind, created_ms, seen_ms) VALUES (?, ?, ?, ?, ?)',
   )
   const find = db.prepare<[Buffer], SessionRow>(
-    `SELECT session.kind, created_ms, seen_ms, user.name, user.role FROM session
+    `SELECT session.kind, session.created_ms, session.seen_ms, user.name, user.role FROM session
      JOIN user ON user.name = session.user_name WHERE token_hash = ? AND user.disabled_ms IS NULL`,
   )
   const seen = db.prepare<[number, Buffer]>('UPDATE session SET seen_ms = ? WHERE token_hash = ?')
