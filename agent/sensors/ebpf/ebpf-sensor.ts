@@ -3,8 +3,8 @@
  * too short-lived to be seen: the kernel copies it as it happens, and this side fetches it in batches.
  */
 
-import { pause } from '../../../shared/node/loop.ts'
 import type { NativeAddon, ProgramsHandle } from '../../native/addon.ts'
+import { drainEvery } from '../drain-timer.ts'
 import type { ProcessKey, RecordSink, Sensor, SensorRecord } from '../records.ts'
 import { type ConnectionOutcomes, createConnectionOutcomes } from './connection-outcomes.ts'
 import { decodeRecords } from './record-decoder.ts'
@@ -53,10 +53,7 @@ export function createEbpfSensor(options: EbpfSensorOptions): EbpfSensor {
       try {
         for (const process of waiting.splice(0)) native.bpfExclude(handle, process.pid, process.startTicks)
         const drain = createDrain(options, handle, sink)
-        while (!signal.aborted) {
-          drain.step()
-          await pause(drainIntervalMs, signal)
-        }
+        await drainEvery(drainIntervalMs, signal, drain.step)
         drain.finish()
       } finally {
         running = undefined

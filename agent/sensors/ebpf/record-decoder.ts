@@ -3,9 +3,9 @@
  * each process of a busy host, so it reads numbers in place and decodes all text of a record at once.
  */
 import { isAscii } from 'node:buffer'
+import { kernelText, splitArguments } from '../../native/kernel-bytes.ts'
 import type { ExecRecord, ProcessKey, SensorRecord } from '../records.ts'
 import type { ConnectionObservation } from './connection-outcomes.ts'
-import { kernelText, splitArguments } from './kernel-text.ts'
 
 const kinds = { exec: 1, exit: 2, fork: 3, connectAttempt: 4, connectOutcome: 5 } as const
 const flags = { argumentsTruncated: 1, fileKnown: 8, connected: 16, attemptTold: 32 } as const

@@ -1,6 +1,6 @@
 /** Bytes that the kernel hands out as names: usually UTF-8, by no means always. */
 import { isUtf8 } from 'node:buffer'
-import type { KernelText } from '../records.ts'
+import type { KernelText } from '../sensors/records.ts'
 
 /** A string when the bytes are valid UTF-8, else a copy of the bytes. */
 export function kernelText(bytes: Buffer): KernelText {

@@ -1,0 +1,59 @@
+/**
+ * Which file systems to watch: one mount point for each, from /proc/self/mountinfo (proc(5)). File systems of the
+ * kernel's own, which hold no files that somebody put there, are left out.
+ */
+
+const kernelFilesystems: ReadonlySet<string> = new Set([
+  ...['proc', 'sysfs', 'cgroup', 'cgroup2', 'devpts', 'bpf', 'tracefs', 'debugfs', 'securityfs', 'mqueue'],
+  ...[
+    'hugetlbfs',
+    'pstore',
+    'configfs',
+    'fusectl',
+    'binfmt_misc',
+    'autofs',
+    'efivarfs',
+    'nsfs',
+    'rpc_pipefs',
+  ],
+  ...['selinuxfs', 'ramfs', 'sockfs', 'pipefs', 'anon_inodefs', 'devtmpfs', 'nfsd', 'resctrl'],
+])
+
+const mountPointsMax = 512
+
+interface MountedFilesystem {
+  readonly device: string
+  /** The folder inside the file system that is mounted: `/` unless it is a bind mount. */
+  readonly root: string
+  readonly mountPoint: string
+  readonly type: string
+}
+
+/** Mount points, one for each file system, in the order of mounting and bounded in number. */
+export function selectMountPoints(mountinfo: string): string[] {
+  const chosen = new Map<string, MountedFilesystem>()
+  for (const line of mountinfo.split('\n')) {
+    const mounted = parseLine(line)
+    if (mounted === undefined || kernelFilesystems.has(mounted.type)) continue
+    const earlier = chosen.get(mounted.device)
+    // Paths come out below the mount point, so a mount of the whole file system beats one of a part.
+    if (earlier === undefined || (earlier.root !== '/' && mounted.root === '/'))
+      chosen.set(mounted.device, mounted)
+  }
+  return [...chosen.values()].slice(0, mountPointsMax).map((mounted) => mounted.mountPoint)
+}
+
+/** `36 35 98:0 /root /mount options optional... - type source super-options` */
+function parseLine(line: string): MountedFilesystem | undefined {
+  const fields = line.split(' ')
+  const separator = fields.indexOf('-', 6)
+  const [, , device, root, mountPoint] = fields
+  const type = fields[separator + 1]
+  if (separator === -1 || !device || !root || !mountPoint || !type) return undefined
+  return { device, root: unescapeOctal(root), mountPoint: unescapeOctal(mountPoint), type }
+}
+
+/** Space, tab, newline and backslash are written as three octal digits. */
+function unescapeOctal(text: string): string {
+  return text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)))
+}
