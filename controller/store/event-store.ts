@@ -12,6 +12,11 @@ export interface IncomingBatch {
   readonly streamId: string
   readonly class: EventClass
   readonly firstSequence: number
+  /**
+   * Oldest sequence the agent can still send, as its hello or a GAP event of the stream tells; 1 when it lost
+   * nothing. The stream may go on at most here although rows before it never came.
+   */
+  readonly allowFrom: number
   /** Exact bytes as the agent wrote them, already validated, in order. */
   readonly bodies: readonly Uint8Array[]
   /** The same, parsed. */
@@ -23,11 +28,15 @@ export interface IncomingBatch {
 }
 
 export type AppendResult =
-  /** Committed to disk. `duplicates` of the batch's rows had been stored before and were left out. */
+  /**
+   * Committed to disk. `duplicates` of the batch's rows had been stored before and were left out; `skipped`
+   * sequences before it never came and, because of `allowFrom`, never will.
+   */
   | {
       readonly kind: 'stored'
       readonly sequence: number
       readonly duplicates: number
+      readonly skipped: number
       readonly cursor: Cursor
     }
   /** The batch does not start where the stream ends. */
@@ -76,10 +85,22 @@ export interface EventStore {
   /** Resolves after the commit is on disk. Batches of one (agent, stream, class) are appended in order. */
   append(batch: IncomingBatch): Promise<AppendResult>
   watermarks(agentId: string, streamId: string): Promise<readonly StreamWatermark[]>
+  /** Ids of the streams the agent ever sent. More than one: its buffer was lost or set aside at some time. */
+  streams(agentId: string): Promise<readonly string[]>
   /** Events after the cursor in order of arrival, at most `rowsMax`. */
   readAfter(cursor: Cursor, rowsMax: number): Promise<readonly StoredEvent[]>
+  /** Rejects when the answer would take longer than the store's time budget for one query. */
   query(query: EventQuery): Promise<readonly StoredEvent[]>
   /** Number of stored events, by class. */
   counts(): Promise<readonly { class: EventClass; rows: number }[]>
   close(): Promise<void>
+}
+
+/** How detection and correlation follow the store: what they have not seen yet, in order of arrival. */
+export interface EventTail {
+  /**
+   * Events after the cursor, at most `rowsMax`; waits for the next commit when there are none yet. Resolves
+   * with an empty list only when `signal` aborts.
+   */
+  next(cursor: Cursor, rowsMax: number, signal: AbortSignal): Promise<readonly StoredEvent[]>
 }

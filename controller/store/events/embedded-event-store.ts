@@ -1,0 +1,212 @@
+/**
+ * The event store that needs nothing installed: hourly SQLite files, a worker thread that writes, one that
+ * reads for the consumers, one that answers queries, and one that builds the indexes of closed files. The
+ * main thread never waits for SQLite.
+ */
+import { mkdirSync } from 'node:fs'
+import type { CordonEvent } from '../../../shared/events/event.ts'
+import type { Logger } from '../../../shared/node/logger.ts'
+import { aborted } from '../../../shared/node/loop.ts'
+import type { AppendResult, EventQuery, EventStore, IncomingBatch, StoredEvent } from '../event-store.ts'
+import { cursorOf, type FileHour } from './event-file.ts'
+import { packBatch } from './packed-batch.ts'
+import { queryProblem } from './search-plan.ts'
+import type { CommittedBatch, TailSource } from './tail.ts'
+import { createWorkerClient, type StartWorker, startStoreWorker, type WorkerClient } from './worker-client.ts'
+import type { PackedResult, PackedRow, WorkerRole } from './worker-protocol.ts'
+
+/** Body bytes that wait for the writer; a caller above it is told to come again. */
+const WAITING_BYTES_MAX = 64 * 1024 * 1024
+const WAITING_QUERIES_MAX = 32
+const QUERY_BUDGET_MS = 2_000
+const GROUP_MS = 2
+
+export interface EmbeddedEventStoreOptions {
+  /** Made when it does not exist. */
+  readonly folder: string
+  readonly logger: Logger
+  /** Path of SQLite's addon, for programs that carry it inside themselves. */
+  readonly nativeBinding?: string
+  readonly startWorker?: StartWorker
+  readonly queryBudgetMs?: number
+}
+
+export interface EmbeddedEventStore extends EventStore, TailSource {
+  /**
+   * As `query`, and says when time or memory ran out first: `complete` false, with what was found. To go on,
+   * ask again `after` the last event.
+   */
+  search(query: EventQuery): Promise<{ readonly events: readonly StoredEvent[]; readonly complete: boolean }>
+  /** Removes whole files whose last event arrived before `ms`. Returns how many. */
+  dropBefore(ms: number): Promise<number>
+  /** Resolves after `signal` aborts and everything is closed; rejects when a worker dies. */
+  run(signal: AbortSignal): Promise<void>
+}
+
+/** Opens the files and starts the workers. Rejects when the folder cannot be used. */
+export async function openEmbeddedEventStore(
+  options: EmbeddedEventStoreOptions,
+): Promise<EmbeddedEventStore> {
+  mkdirSync(options.folder, { recursive: true, mode: 0o700 })
+  const died = Promise.withResolvers<never>()
+  died.promise.catch(() => undefined)
+  const sealing = createSealing(() => start('sealer'), options.logger)
+  const start = (role: WorkerRole): WorkerClient =>
+    createWorkerClient({
+      worker: (options.startWorker ?? startStoreWorker)({
+        role,
+        folder: options.folder,
+        groupMs: GROUP_MS,
+        ...(options.nativeBinding === undefined ? {} : { nativeBinding: options.nativeBinding }),
+      }),
+      logger: options.logger,
+      onRolled: (hour) => sealing.add(hour),
+      onDied: (cause) => (role === 'sealer' ? undefined : died.reject(cause)),
+    })
+
+  // The writer first: it sets corrupt files aside before anything reads.
+  const writer = start('writer')
+  const { head, unsealed } = await writer.ready
+  const reader = start('reader')
+  const searcher = start('reader')
+  await Promise.all([reader.ready, searcher.ready])
+  for (const hour of unsealed) sealing.add(hour)
+
+  const listeners = new Set<(batch: CommittedBatch) => void>()
+  let waitingBytes = 0
+
+  const append = async (batch: IncomingBatch): Promise<AppendResult> => {
+    if (waitingBytes > WAITING_BYTES_MAX) return { kind: 'failed', cause: new Error('the store is behind') }
+    const packed = packBatch(batch)
+    const bytes = packed.bodies.length
+    waitingBytes += bytes
+    try {
+      const result = await writer.call('append', packed, [packed.bodies.buffer, packed.lengths.buffer])
+      return settle(batch, result, listeners)
+    } catch (cause) {
+      return { kind: 'failed', cause: cause instanceof Error ? cause : new Error(String(cause)) }
+    } finally {
+      waitingBytes -= bytes
+    }
+  }
+
+  const search: EmbeddedEventStore['search'] = async (query) => {
+    const problem = queryProblem(query)
+    if (problem !== null) throw new RangeError(problem)
+    if (searcher.pending() >= WAITING_QUERIES_MAX) throw new Error('too many queries are waiting')
+    const budgetMs = options.queryBudgetMs ?? QUERY_BUDGET_MS
+    const answer = await searcher.call('search', { query, budgetMs })
+    return { events: answer.rows.map(unpack), complete: answer.complete }
+  }
+
+  let closed: Promise<void> | null = null
+  const close = (): Promise<void> => {
+    closed ??= Promise.all([sealing.close(), writer.close(), reader.close(), searcher.close()]).then(
+      () => undefined,
+    )
+    return closed
+  }
+
+  return {
+    head,
+    subscribe: (listener) => {
+      listeners.add(listener)
+    },
+    append,
+    search,
+    watermarks: (agentId, streamId) => writer.call('watermarks', { agentId, streamId }),
+    streams: (agentId) => writer.call('streams', { agentId }),
+    readAfter: async (cursor, rowsMax) => (await reader.call('readAfter', { cursor, rowsMax })).map(unpack),
+    async query(query) {
+      const { events, complete } = await search(query)
+      if (!complete) throw new Error('the query took too long: ask for a shorter time or fewer events')
+      return events
+    },
+    counts: () => searcher.call('counts', null),
+    async dropBefore(ms) {
+      const dropped = await writer.call('dropBefore', { ms, except: sealing.busy() })
+      await Promise.all([
+        reader.call('forget', { hours: dropped }),
+        searcher.call('forget', { hours: dropped }),
+      ])
+      return dropped.length
+    },
+    close,
+    async run(signal) {
+      try {
+        await Promise.race([aborted(signal), died.promise])
+      } finally {
+        await close()
+      }
+    },
+  }
+}
+
+/** Seals one file after the other, in a worker that lives only as long as there is work. */
+function createSealing(start: () => WorkerClient, logger: Logger) {
+  const waiting: FileHour[] = []
+  let running: Promise<void> | null = null
+  let closing = false
+
+  const drain = async (): Promise<void> => {
+    const worker = start()
+    try {
+      for (let hour = waiting[0]; hour !== undefined && !closing; hour = waiting[0]) {
+        await worker.call('seal', { hour })
+        logger.debug({ hour }, 'an event file was sealed')
+        waiting.shift()
+      }
+    } catch (cause) {
+      // The file stays readable by its ids; the next start tries again.
+      logger.error({ hour: waiting.shift(), error: String(cause) }, 'an event file could not be sealed')
+    } finally {
+      await worker.close()
+      running = null
+    }
+    if (waiting.length > 0 && !closing) running = drain()
+  }
+
+  return {
+    add(hour: FileHour): void {
+      if (closing || waiting.includes(hour)) return
+      waiting.push(hour)
+      running ??= drain()
+    },
+    busy: (): readonly FileHour[] => [...waiting],
+    async close(): Promise<void> {
+      closing = true
+      await running
+    },
+  }
+}
+
+function settle(
+  batch: IncomingBatch,
+  result: PackedResult,
+  listeners: ReadonlySet<(batch: CommittedBatch) => void>,
+): AppendResult {
+  if (result.kind === 'failed') return { kind: 'failed', cause: new Error(result.message) }
+  if (result.kind !== 'stored') return result
+  const { sequence, duplicates, skipped, hour, lastEvent } = result
+  const events = batch.events.slice(duplicates)
+  if (events.length > 0) {
+    const committed: CommittedBatch = {
+      hour,
+      firstEvent: lastEvent - events.length + 1,
+      agentId: batch.agentId,
+      streamId: batch.streamId,
+      class: batch.class,
+      firstSequence: batch.firstSequence + duplicates,
+      receivedMs: batch.receivedMs,
+      bytes: batch.bodies.reduce((sum, body) => sum + body.length, 0),
+      events,
+    }
+    for (const listener of listeners) listener(committed)
+  }
+  return { kind: 'stored', sequence, duplicates, skipped, cursor: cursorOf(hour, lastEvent) }
+}
+
+function unpack({ body, ...row }: PackedRow): StoredEvent {
+  // Validated when it arrived; the hash chain tells when the disk changed it since.
+  return { ...row, event: JSON.parse(body) as CordonEvent }
+}

@@ -1,0 +1,104 @@
+/** From an event query to the SQL for one file. Columns come from tables here; values are always bound. */
+import type { EventQuery } from '../event-store.ts'
+import { isCursor } from './event-file.ts'
+
+/** Result rows of one query, at most. */
+export const QUERY_LIMIT_MAX = 10_000
+const CONTAINS_CHARACTERS_MAX = 1_024
+
+/** What the file says of itself, for leaving it out and for choosing an index. */
+export interface FileFacts {
+  readonly sealed: boolean
+  readonly minTimeMs: number | null
+  readonly maxTimeMs: number | null
+}
+
+export interface SearchSql {
+  readonly sql: string
+  readonly values: readonly (string | number)[]
+}
+
+type TextCondition = 'entityId' | 'parentEntityId' | 'sha256' | 'destinationAddress' | 'path'
+
+/** In the order of preference as the index to go by: the rarest value first. */
+const TEXT_CONDITIONS: readonly {
+  readonly field: TextCondition
+  readonly column: string
+  readonly value: string
+  readonly index: string
+}[] = [
+  { field: 'entityId', column: 'entity_id', value: '?', index: 'event_entity' },
+  { field: 'sha256', column: 'sha256', value: 'unhex(?)', index: 'event_sha256' },
+  { field: 'parentEntityId', column: 'parent_entity_id', value: '?', index: 'event_parent' },
+  { field: 'path', column: 'path', value: '?', index: 'event_path' },
+  { field: 'destinationAddress', column: 'destination_ip', value: '?', index: 'event_destination' },
+]
+
+/** The first thing wrong with a query that the types do not catch, or null. */
+export function queryProblem(query: EventQuery): string | null {
+  if (!Number.isInteger(query.limit) || query.limit < 1 || query.limit > QUERY_LIMIT_MAX) {
+    return `limit is a whole number from 1 to ${QUERY_LIMIT_MAX}`
+  }
+  if (query.contains !== undefined && query.contains.length > CONTAINS_CHARACTERS_MAX) {
+    return `contains has at most ${CONTAINS_CHARACTERS_MAX} characters`
+  }
+  if (query.after !== undefined && !isCursor(query.after)) return 'after is not a cursor'
+  if (query.sha256 !== undefined && !/^[0-9a-f]{64}$/.test(query.sha256)) return 'sha256 is 64 hex digits'
+  for (const ms of [query.fromMs, query.toMs]) {
+    if (ms !== undefined && !Number.isFinite(ms)) return 'times are milliseconds since 1970'
+  }
+  return null
+}
+
+/** True when the file's event times lie outside the query's: nothing in it can match. */
+export function isOutside(query: EventQuery, facts: FileFacts): boolean {
+  if (!facts.sealed) return false
+  if (facts.minTimeMs === null || facts.maxTimeMs === null) return true
+  return (
+    (query.fromMs !== undefined && facts.maxTimeMs < query.fromMs) ||
+    (query.toMs !== undefined && facts.minTimeMs > query.toMs)
+  )
+}
+
+/**
+ * SQL whose rows are ids and bodies with where they came from, in the query's order. `within_budget(id)` is
+ * called for each row looked at, and throws when the time is up.
+ */
+export function planSearch(query: EventQuery, facts: FileFacts, fromId: number | null): SearchSql {
+  const descending = query.order === 'descending'
+  const index = chooseIndex(query, facts)
+  const conditions = ['within_budget(e.id)']
+  const values: (string | number)[] = []
+  const add = (condition: string, ...bound: (string | number)[]) => {
+    conditions.push(condition)
+    values.push(...bound)
+  }
+  for (const { field, column, value } of TEXT_CONDITIONS) {
+    const wanted = query[field]
+    if (wanted !== undefined) add(`e.${column} = ${value}`, wanted)
+  }
+  if (query.agentId !== undefined) add('e.agent = (SELECT id FROM agent WHERE agent_id = ?)', query.agentId)
+  if (query.action !== undefined) add('e.action = (SELECT id FROM action WHERE name = ?)', query.action)
+  if (query.fromMs !== undefined) add('e.time_ms >= ?', query.fromMs)
+  if (query.toMs !== undefined) add('e.time_ms <= ?', query.toMs)
+  // The plus keeps SQLite from walking ids when the agent's index is the shorter way.
+  if (fromId !== null)
+    add(`${index === 'event_agent_time' ? '+' : ''}e.id ${descending ? '<' : '>'} ?`, fromId)
+  if (query.contains !== undefined) add('instr(e.body, CAST(? AS BLOB)) > 0', query.contains)
+  values.push(query.limit)
+  const sql = `SELECT e.id, CAST(e.body AS TEXT) AS body, b.first_sequence + e.id - b.first_event AS sequence,
+      b.received_ms, s.stream_id, s.class, a.agent_id
+    FROM event e ${index === null ? 'NOT INDEXED' : `INDEXED BY ${index}`}
+    CROSS JOIN batch b ON b.id = e.batch
+    CROSS JOIN stream s ON s.id = b.stream
+    CROSS JOIN agent a ON a.id = s.agent
+    WHERE ${conditions.join(' AND ')}
+    ORDER BY e.id ${descending ? 'DESC' : 'ASC'} LIMIT ?`
+  return { sql, values }
+}
+
+function chooseIndex(query: EventQuery, facts: FileFacts): string | null {
+  const sealed = facts.sealed ? TEXT_CONDITIONS.find(({ field }) => query[field] !== undefined) : undefined
+  if (sealed) return sealed.index
+  return query.agentId === undefined ? null : 'event_agent_time'
+}
