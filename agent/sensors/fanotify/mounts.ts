@@ -49,7 +49,7 @@ function parseLine(line: string): MountedFilesystem | undefined {
   const separator = fields.indexOf('-', 6)
   const [, , device, root, mountPoint] = fields
   const type = fields[separator + 1]
-  if (separator === -1 || !device || !root || !mountPoint || !type) return undefined
+  if (separator === -1 || !device || !root || !mountPoint?.startsWith('/') || !type) return undefined
   return { device, root: unescapeOctal(root), mountPoint: unescapeOctal(mountPoint), type }
 }
 
