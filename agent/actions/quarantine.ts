@@ -1,0 +1,324 @@
+/**
+ * Moves a file out of reach into the encrypted quarantine of the host. The file is named by path, inode and
+ * content; what has changed since the signature is not taken. Whatever interrupts it, the file is in its
+ * place, in a private folder beside it (a restart puts it back or goes on), or whole in the vault.
+ */
+import { type BigIntStats, fstatSync, realpathSync } from 'node:fs'
+import { type FileHandle, statfs } from 'node:fs/promises'
+import {
+  type FileProblem,
+  holdEntry,
+  liesIn,
+  namesOfInode,
+  notRegular,
+  openHeld,
+  openPlace,
+  type Place,
+  problem,
+} from '../platform/linux/files.ts'
+import {
+  type Action,
+  type ApplyResult,
+  type CheckResult,
+  elapsedMs,
+  errorCode,
+  type Proof,
+} from './action.ts'
+import type { Interlock } from './interlock.ts'
+import { discard, findTaken, leave, putBack, type StepHook, type Taken, takeEntry } from './taking.ts'
+import { hashFile, type Manifest, type Vault } from './vault.ts'
+
+export interface QuarantineOptions {
+  readonly vault: Vault
+  readonly interlock: Interlock
+  /** State, program and vault of the agent: never quarantined. */
+  readonly ownFolders: readonly string[]
+  readonly clock: () => number
+  /** Tests kill the agent here. */
+  readonly step?: StepHook
+}
+
+type Quarantine = Action<'quarantineFile'>
+type Request = Parameters<Quarantine['apply']>[0]
+
+const APPLY_TIMEOUT_MS = 10 * 60_000
+/** Directory entries that are looked through for other names of the file. */
+const NEIGHBOURS_MAX = 2_000
+const KERNEL_FOLDERS = ['/proc', '/sys', '/dev'].map((path) => Buffer.from(path))
+/** A folder of ordinary files that anyone may write, whatever its name. */
+const SHARED_MEMORY = Buffer.from('/dev/shm')
+/** Magic numbers of file systems without files of their own (statfs(2)): proc, sysfs, cgroup, cgroup2, debugfs,
+ * tracefs, securityfs, bpf, configfs, devpts. They may be mounted anywhere. */
+const KERNEL_FILE_SYSTEMS: ReadonlySet<number> = new Set([
+  0x9fa0, 0x62656572, 0x27e0eb, 0x63677270, 0x64626720, 0x74726163, 0x73636673, 0xcafe4a11, 0x62656570,
+  0x1cd1,
+])
+
+/** The target, held: the place it is in, the inode, and what was checked of both. */
+interface Held extends AsyncDisposable {
+  readonly kind: 'held'
+  readonly place: Place
+  readonly stat: BigIntStats
+  readonly content: FileHandle
+}
+
+export function createQuarantineAction(options: QuarantineOptions): Quarantine {
+  const { vault } = options
+  const step = options.step ?? (() => undefined)
+  const ownFolders = [...options.ownFolders, vault.folder].map(realFolder)
+
+  /** Holds the target when everything but its content is as signed and permitted. */
+  async function hold({ target }: Request): Promise<Held | FileProblem> {
+    const path = exactPath(target)
+    if (!path) return problem('badPath', 'the exact bytes of the path are not those of its text')
+    await using stack = new AsyncDisposableStack()
+    const place = await openPlace(path)
+    if (place.kind === 'problem') return place
+    stack.use(place)
+    const refusal = await refusedPlace(place)
+    if (refusal) return refusal
+    const held = await holdEntry(place.directory, place.name)
+    if (held.kind === 'problem') return held
+    stack.use(held.entry)
+    const { stat } = held
+    const irregular = notRegular(stat)
+    if (irregular) return irregular
+    if (
+      (target.device ?? `${stat.dev}`) !== `${stat.dev}` ||
+      (target.inode ?? `${stat.ino}`) !== `${stat.ino}`
+    ) {
+      return problem('notFound', `another file (inode ${stat.ino}) has the path now than the one signed for`)
+    }
+    const tooLarge = vault.refuses(Number(stat.size))
+    if (tooLarge) return problem('denied', tooLarge)
+    const content = await openHeld(held.entry)
+    if ('kind' in content) return content
+    stack.use(content)
+    const keep = stack.move()
+    return { kind: 'held', place, stat, content, [Symbol.asyncDispose]: () => keep.disposeAsync() }
+  }
+
+  async function refusedPlace(place: Place): Promise<FileProblem | null> {
+    const real = Buffer.concat([place.realDirectory, Buffer.from('/'), place.name])
+    const inKernel = KERNEL_FOLDERS.some((folder) => liesIn(real, folder)) && !liesIn(real, SHARED_MEMORY)
+    const { type } = await statfs(`/proc/self/fd/${place.directory.fd}`)
+    if (inKernel || KERNEL_FILE_SYSTEMS.has(type)) {
+      return problem('denied', 'the path belongs to the kernel (/proc, /sys, /dev), where no files are taken')
+    }
+    if (ownFolders.some((folder) => liesIn(real, folder))) {
+      return problem('denied', "the path belongs to the agent's own folders")
+    }
+    const permission = options.interlock.permitsFile(real)
+    return permission.ok ? null : problem('denied', permission.reason)
+  }
+
+  async function check(request: Request, signal: AbortSignal): Promise<CheckResult> {
+    const result = await hold(request)
+    if (result.kind === 'problem') {
+      const stored = result.code === 'notFound' ? storedAs(request) : null
+      if (!stored) return refusal(result)
+      return { kind: 'already', reason: 'the file is in the quarantine already', proof: stored }
+    }
+    await using held = result
+    // Read before anything is touched: a file that has changed since is never even moved.
+    const sha256 = await hashFile(held.content, Number(held.stat.size), signal).catch(errorCode)
+    if (sha256 === request.target.sha256) return { kind: 'ready' }
+    return refusal({ code: 'contentChanged', reason: changed(sha256) })
+  }
+
+  /** Proof of an earlier quarantine of this very path and content. */
+  function storedAs({ commandId, target }: Request): Proof | null {
+    const path = exactPath(target)
+    const entry = vault.manifest(commandId) ?? (path && vault.find(path, target.sha256))
+    return entry ? storedProof(entry) : null
+  }
+
+  async function apply(request: Request, signal: AbortSignal): Promise<ApplyResult> {
+    const startedMs = performance.now()
+    await recover(request)
+    const result = await hold(request)
+    if (result.kind === 'problem') {
+      const stored = result.code === 'notFound' ? storedAs(request) : null
+      return stored
+        ? { kind: 'applied', reason: 'the file was in the quarantine already', proof: stored }
+        : refusal(result)
+    }
+    await using held = result
+    const inode = { device: held.stat.dev, inode: held.stat.ino }
+    const taking = await takeEntry(held.place, inode, request.commandId, step, signal)
+    if (taking.kind === 'problem') return signal.aborted ? { kind: 'aborted' } : refusal(taking)
+    await using taken = taking
+    const kept = await storeTaken(request, held, taken, signal)
+    if (kept.kind !== 'stored') return kept.result
+    await discard(taken, step)
+    const others = Number(held.stat.nlink) - 1
+    const proof = {
+      ...storedProof(kept.manifest),
+      ...(await otherNames(held, others)),
+      tookMs: elapsedMs(startedMs),
+    }
+    step('done')
+    const links = others > 0 ? `; the file has ${others} other names, which still lead to its content` : ''
+    return {
+      kind: 'applied',
+      reason: `${kept.manifest.sizeBytes} bytes are in the quarantine${links}`,
+      proof,
+    }
+  }
+
+  /** Copies the taken file into the vault; when that does not succeed the file gets its name back. */
+  async function storeTaken(
+    request: Request,
+    held: Held,
+    taken: Taken,
+    signal: AbortSignal,
+  ): Promise<{ kind: 'stored'; manifest: Manifest } | { kind: 'notStored'; result: ApplyResult }> {
+    const stored = await vault.store(
+      held.content,
+      {
+        id: request.commandId,
+        pathBytes: exactPath(request.target) ?? Buffer.alloc(0),
+        sha256: request.target.sha256,
+        stat: held.stat,
+        takenMs: options.clock(),
+        contentWritten: () => step('contentWritten'),
+      },
+      signal,
+    )
+    if (stored.kind === 'stored') {
+      step('stored')
+      const now = fstatSync(held.content.fd, { bigint: true })
+      if (now.size === held.stat.size && now.mtimeNs === held.stat.mtimeNs) return stored
+      vault.remove(request.commandId)
+    }
+    const name = await putBack(taken)
+    await leave(taken)
+    const where = name?.equals(held.place.name)
+      ? 'it has its name back'
+      : `its name was taken meanwhile, it is now ${name?.toString('utf8') ?? `in .cordon-${request.commandId}`} beside it`
+    if (stored.kind === 'aborted') return { kind: 'notStored', result: { kind: 'aborted' } }
+    if (stored.kind === 'failed') {
+      const reason = `${stored.reason}; ${where}`
+      return { kind: 'notStored', result: { kind: 'failed', reason, proof: {} } }
+    }
+    const sha256 = stored.kind === 'contentChanged' ? stored.sha256 : 'written to while it was copied'
+    const reason = `${changed(sha256)}; ${where}`
+    return { kind: 'notStored', result: refusal({ code: 'contentChanged', reason }) }
+  }
+
+  async function otherNames(held: Held, others: number): Promise<Proof> {
+    if (others === 0) return { otherLinks: 0 }
+    const { stat, place } = held
+    const names = await namesOfInode(place.directory, stat.ino, stat.dev, NEIGHBOURS_MAX).catch(() => null)
+    const told = names?.map((name) => name.toString('utf8')).join(', ')
+    return { otherLinks: others, otherNamesHere: told ?? 'not looked for: the directory is too large' }
+  }
+
+  /** Ends what a killed run of this command began: onward when the vault has the file, else back. */
+  async function recover({ commandId, target }: Request): Promise<void> {
+    const path = exactPath(target)
+    const place = path ? await openPlace(path) : null
+    if (place?.kind !== 'place') return vault.discardPartial(commandId)
+    await using _place = place
+    const found = await findTaken(place, commandId)
+    const manifest = vault.manifest(commandId)
+    if (found) {
+      await using taken = found
+      const { inode } = taken
+      if (inode && manifest && manifest.inode === `${inode.inode}` && manifest.device === `${inode.device}`) {
+        await discard(taken, () => undefined)
+      } else {
+        await putBack(taken)
+        await leave(taken)
+      }
+    }
+    vault.discardPartial(commandId)
+  }
+
+  return {
+    idempotent: true,
+    access: 'exclusive',
+    timeoutMs: APPLY_TIMEOUT_MS,
+    key: (target) => `file:${target.pathBytes ?? target.path}`,
+    check,
+    apply,
+    recover,
+    async probe(request, applied, signal) {
+      const stored = storedAs(request)
+      const inVault = stored ? await vault.verify(String(stored['quarantineId']), signal) : null
+      const intact = inVault?.kind === 'intact' && inVault.sha256 === request.target.sha256
+      const place = await stateOfPath(
+        exactPath(request.target),
+        stored && vault.manifest(String(stored['quarantineId'])),
+      )
+      const proof: Proof = {
+        ...applied,
+        ...stored,
+        pathState: place,
+        vaultIntact: intact,
+        bytes: inVault?.kind === 'intact' ? inVault.bytes : 0,
+      }
+      if (place !== 'same' && intact) {
+        const gone = place === 'gone' ? 'nothing has the path any more' : 'another file has the path now'
+        return { kind: 'proved', reason: `${gone}, and the quarantine gives back the same content`, proof }
+      }
+      const why =
+        place === 'same' ? 'the file is still in its place' : 'the quarantine does not hold the file'
+      const damage = inVault?.kind === 'damaged' ? `the quarantined copy is damaged: ${inVault.reason}` : why
+      return { kind: 'disproved', reason: damage, proof }
+    },
+  }
+}
+
+/** Looks at the path anew. Inode numbers are reused, so the time of birth tells a new file from the old one. */
+async function stateOfPath(
+  path: Buffer | null,
+  manifest: Manifest | null,
+): Promise<'gone' | 'other' | 'same'> {
+  const place = path ? await openPlace(path) : null
+  if (place?.kind !== 'place') return 'gone'
+  await using _place = place
+  const held = await holdEntry(place.directory, place.name)
+  if (held.kind === 'problem') return 'gone'
+  await held.entry.close()
+  if (!manifest) return 'same'
+  const { dev, ino, birthtimeNs } = held.stat
+  const same =
+    manifest.device === `${dev}` && manifest.inode === `${ino}` && manifest.bornNs === `${birthtimeNs}`
+  return same ? 'same' : 'other'
+}
+
+function storedProof(entry: Manifest): Proof {
+  return {
+    quarantineId: entry.id,
+    bytes: entry.sizeBytes,
+    contentHash: entry.sha256,
+    device: entry.device,
+    inode: entry.inode,
+    extendedAttributes: entry.extendedAttributes,
+  }
+}
+
+/** The bytes that were signed for; null when bytes and text are not two forms of one path. */
+function exactPath(target: Request['target']): Buffer | null {
+  if (target.pathBytes === null) return Buffer.from(target.path)
+  const bytes = Buffer.from(target.pathBytes, 'base64')
+  // The operator read the text: other bytes than it shows must not hide behind it.
+  return bytes.toString('utf8') === target.path ? bytes : null
+}
+
+function changed(sha256: string): string {
+  return `the content of the file is not the one signed for (now: ${sha256})`
+}
+
+function refusal({ code, reason }: { readonly code: string; readonly reason: string }) {
+  return { kind: 'refused' as const, code, reason }
+}
+
+function realFolder(folder: string): Buffer {
+  try {
+    return realpathSync(folder, 'buffer')
+  } catch {
+    return Buffer.from(folder)
+  }
+}
