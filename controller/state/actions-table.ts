@@ -73,12 +73,16 @@ export interface ActionsTable {
   containmentOf(incident: number): readonly ContainmentRow[]
   /** Whether any of them can still take its own course to an end. */
   containmentUnderway(incident: number): boolean
-  /** Queued, awaiting or underway past their expiry, oldest first. */
-  expired(nowMs: number, limit: number): readonly ActionRow[]
+  /** Never sent and past their expiry, oldest first. */
+  undeliveredExpired(nowMs: number, limit: number): readonly ActionRow[]
+  /** Sent, without any word of the agent, and expired before the given time; oldest first. */
+  unanswered(expiredBeforeMs: number, limit: number): readonly ActionRow[]
   insert(row: NewAction): void
   steps(commandId: string): readonly StepRow[]
   step(commandId: string, step: StepRow): void
   delivered(commandId: string, sessionNonce: string): void
+  /** Takes the last `delivered` back: the message did not leave. */
+  undelivered(commandId: string): void
   agentClock(commandId: string, agentMs: number): void
   cancelRequested(commandId: string, by: string, reason: string): void
 }
@@ -102,8 +106,13 @@ export function createActionsTable(db: Sqlite): ActionsTable {
     `SELECT agent_id, action, target, state, created_ms, agent_ms FROM action WHERE incident = ? AND class <> 'R'
      ORDER BY created_ms DESC, command_id LIMIT ${CONTAINMENT_ACTIONS_MAX}`,
   )
-  const expired = db.prepare<[number, number], ActionRow>(
-    `SELECT * FROM action WHERE final = 0 AND expires_ms <= ? AND state <> 'unknown' ORDER BY expires_ms LIMIT ?`,
+  const undeliveredExpired = db.prepare<[number, number], ActionRow>(
+    `SELECT * FROM action WHERE final = 0 AND expires_ms <= ?
+       AND state IN ('requested', 'awaitingApproval', 'queued')
+     ORDER BY expires_ms LIMIT ?`,
+  )
+  const unanswered = db.prepare<[number, number], ActionRow>(
+    "SELECT * FROM action WHERE final = 0 AND expires_ms <= ? AND state = 'sent' ORDER BY expires_ms LIMIT ?",
   )
   const insert = db.prepare(
     `INSERT INTO action (command_id, intent_id, leaf_index, leaf, agent_id, host_name, action, class, target,
@@ -125,6 +134,9 @@ export function createActionsTable(db: Sqlite): ActionsTable {
   const delivered = db.prepare<[string, string]>(
     'UPDATE action SET deliveries = deliveries + 1, session_nonce = ? WHERE command_id = ?',
   )
+  const undelivered = db.prepare<[string]>(
+    'UPDATE action SET deliveries = deliveries - 1, session_nonce = NULL WHERE command_id = ?',
+  )
   const agentClock = db.prepare<[number, string]>('UPDATE action SET agent_ms = ? WHERE command_id = ?')
   const cancelRequested = db.prepare<[string, string, string]>(
     'UPDATE action SET cancel_by = ?, cancel_reason = ? WHERE command_id = ?',
@@ -139,7 +151,8 @@ export function createActionsTable(db: Sqlite): ActionsTable {
     countOfIncident: (incident) => countOfIncident.get(incident)?.count ?? 0,
     containmentOf: (incident) => containmentOf.all(incident).reverse(),
     containmentUnderway: (incident) => containmentUnderway.get(incident) !== undefined,
-    expired: (nowMs, limit) => expired.all(nowMs, limit),
+    undeliveredExpired: (nowMs, limit) => undeliveredExpired.all(nowMs, limit),
+    unanswered: (expiredBeforeMs, limit) => unanswered.all(expiredBeforeMs, limit),
     insert: (row) => {
       insert.run(row)
     },
@@ -150,6 +163,9 @@ export function createActionsTable(db: Sqlite): ActionsTable {
     },
     delivered: (commandId, sessionNonce) => {
       delivered.run(sessionNonce, commandId)
+    },
+    undelivered: (commandId) => {
+      undelivered.run(commandId)
     },
     agentClock: (commandId, agentMs) => {
       agentClock.run(agentMs, commandId)
