@@ -190,14 +190,6 @@ CREATE TABLE action_step (
   PRIMARY KEY (command_id, number)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE keyset (
-  version INTEGER PRIMARY KEY,
-  bytes BLOB NOT NULL,
-  root_signature BLOB NOT NULL,
-  accepted_ms INTEGER NOT NULL,
-  by TEXT NOT NULL
-) STRICT;
-
 CREATE TABLE audit (
   sequence INTEGER PRIMARY KEY AUTOINCREMENT,
   at_ms INTEGER NOT NULL,

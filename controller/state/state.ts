@@ -13,7 +13,6 @@ import { createHostsTable, type HostsTable } from './hosts-table.ts'
 import { createIncidentEntriesTable, type IncidentEntriesTable } from './incident-entries-table.ts'
 import { createIncidentsTable, type IncidentsTable } from './incidents-table.ts'
 import { createIntentsTable, type IntentsTable } from './intents-table.ts'
-import { createKeysetsTable, type KeysetsTable } from './keysets-table.ts'
 import { STATE_MIGRATIONS } from './migrations.ts'
 import { createTransactions, type Transactions } from './transactions.ts'
 
@@ -28,7 +27,6 @@ export interface State extends Transactions {
   readonly audit: AuditTable
   readonly consumer: ConsumerTable
   readonly counters: CountersTable
-  readonly keysets: KeysetsTable
   close(): void
 }
 
@@ -51,7 +49,6 @@ export function openState(path: string, nativeBinding?: string): State {
     audit: createAuditTable(db),
     consumer: createConsumerTable(db),
     counters: createCountersTable(db),
-    keysets: createKeysetsTable(db),
     close: () => {
       db.close()
     },
