@@ -1,0 +1,87 @@
+import { expect, test } from 'vitest'
+import { aborted } from '../../shared/node/loop.ts'
+import { createLayers, type Layer, type LayerChange } from './layers.ts'
+import type { Sensor, SensorRecord } from './records.ts'
+
+const loss: SensorRecord = { kind: 'loss', timestampMs: 1, source: 'test', count: 5 }
+const exit: SensorRecord = {
+  kind: 'exit',
+  timestampMs: 1,
+  process: { pid: 1, startTicks: 1 },
+  exitCode: 0,
+  signal: null,
+}
+
+function layer(name: string, run: Sensor['run'], ok = true): Layer {
+  return {
+    name,
+    available: ok ? { ok: true, reason: `${name} works` } : { ok: false, reason: `${name} is missing` },
+    create: () => ({ name, run }),
+  }
+}
+
+test('the best layer that works is in force, and the status says why not a better one', async () => {
+  const changes: LayerChange[] = []
+  const stop = new AbortController()
+  const records: SensorRecord[] = []
+  const layers = createLayers(
+    [
+      [
+        layer('kernel', async () => undefined, false),
+        layer('polling', (sink, signal) => {
+          sink([exit, loss])
+          return aborted(signal)
+        }),
+      ],
+    ],
+    (change) => changes.push(change),
+  )
+  const running = layers.run((batch) => records.push(...batch), stop.signal)
+  expect(layers.status()).toEqual([
+    { name: 'kernel', inForce: false, reason: 'kernel is missing', seen: 0, lost: 0 },
+    {
+      name: 'polling',
+      inForce: true,
+      reason: 'fallback, because kernel: kernel is missing',
+      seen: 1,
+      lost: 5,
+    },
+  ])
+  expect(records).toHaveLength(2)
+  stop.abort()
+  await running
+  expect(changes).toHaveLength(1)
+})
+
+test('a layer that fails while it runs gives way to the next, and the change is told', async () => {
+  const changes: LayerChange[] = []
+  const stop = new AbortController()
+  const layers = createLayers(
+    [
+      [
+        layer('kernel', async () => {
+          throw new Error('ring gone')
+        }),
+        layer('polling', (_, signal) => aborted(signal)),
+      ],
+    ],
+    (change) => changes.push(change),
+  )
+  const running = layers.run(() => undefined, stop.signal)
+  await new Promise((resolve) => setImmediate(resolve))
+  expect(changes.map((change) => [change.name, change.inForce])).toEqual([
+    ['kernel', true],
+    ['kernel', false],
+    ['polling', true],
+  ])
+  expect(changes[1]?.reason).toContain('ring gone')
+  stop.abort()
+  await running
+})
+
+test('a chain without a layer left fails by name: no sensor dies in silence', async () => {
+  const layers = createLayers([[layer('kernel', async () => undefined)]], () => undefined)
+  await expect(layers.run(() => undefined, new AbortController().signal)).rejects.toThrow(
+    'no sensor is left: kernel: ended unasked',
+  )
+})
