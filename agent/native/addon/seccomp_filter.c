@@ -13,6 +13,9 @@
 #include <unistd.h>
 
 /* The same number on every architecture; older headers lack them. */
+#ifndef SYS_pidfd_send_signal
+#define SYS_pidfd_send_signal 424
+#endif
 #ifndef SYS_io_uring_setup
 #define SYS_io_uring_setup 425
 #endif
@@ -33,6 +36,7 @@ static const uint32_t refused_calls[] = {
     SYS_socket, SYS_socketpair, SYS_connect, SYS_bind, SYS_listen, SYS_accept, SYS_accept4, SYS_io_uring_setup,
     /* Other processes. */
     SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev, SYS_pidfd_getfd, SYS_process_madvise, SYS_kill,
+    SYS_tkill, SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo, SYS_pidfd_send_signal,
     /* The kernel and the machine. */
     SYS_bpf, SYS_perf_event_open, SYS_userfaultfd, SYS_keyctl, SYS_add_key, SYS_request_key, SYS_init_module,
     SYS_finit_module, SYS_delete_module, SYS_kexec_load, SYS_mount, SYS_umount2, SYS_pivot_root, SYS_chroot,
@@ -47,7 +51,7 @@ static const uint32_t refused_calls[] = {
 #define X32_CALLS 0x40000000u
 
 int install_seccomp_filter(void) {
-  struct sock_filter filter[16 + 2 * REFUSED_COUNT];
+  struct sock_filter filter[24 + 2 * REFUSED_COUNT];
   unsigned short count = 0;
   const struct sock_filter head[] = {
       LOAD(arch),
@@ -61,6 +65,12 @@ int install_seccomp_filter(void) {
       RETURN(ERROR_RESULT(ENOSYS)),
   };
   const struct sock_filter tail[] = {
+      /* The C library signals its own threads, for example to change the user on all of them. */
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_tgkill, 0, 4),
+      LOAD(args[0]),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)getpid(), 1, 0),
+      RETURN(ERROR_RESULT(EPERM)),
+      RETURN(SECCOMP_RET_ALLOW),
       BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 3),
       LOAD(args[0]),
       BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, CLONE_THREAD, 1, 0),

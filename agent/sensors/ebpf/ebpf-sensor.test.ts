@@ -131,6 +131,14 @@ describe.skipIf(!asRoot)('the eBPF sensor', () => {
     expect(execsOf(pid)[0]).toMatchObject({ executable: program, workingDirectory: deep })
   })
 
+  test('a path longer than PATH_MAX keeps its end and is marked as cut off', async () => {
+    const name = 'n'.repeat(250)
+    const deepen = `import os\nfor i in range(20):\n os.mkdir('${name}')\n os.chdir('${name}')\nos.execv('${tinyExit}',['a'])`
+    const [, exec] = execsOf(await runAndSee('/usr/bin/python3', ['-c', deepen]))
+    expect(exec?.executable).toBe(tinyExit)
+    expect(exec?.workingDirectory).toBe(`…${`/${name}`.repeat(16)}`)
+  })
+
   test('paths cross mounts and end at the root', async () => {
     const [shm] = execsOf(await runAndSee('/bin/true', [], '/dev/shm'))
     const [top] = execsOf(await runAndSee('/bin/true', [], '/'))

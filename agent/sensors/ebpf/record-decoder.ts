@@ -4,11 +4,18 @@
  */
 import { isAscii } from 'node:buffer'
 import { kernelText, splitArguments } from '../../native/kernel-bytes.ts'
-import type { ExecRecord, ProcessKey, SensorRecord } from '../records.ts'
+import type { ExecRecord, KernelText, ProcessKey, SensorRecord } from '../records.ts'
 import type { ConnectionObservation } from './connection-outcomes.ts'
 
 const kinds = { exec: 1, exit: 2, fork: 3, connectAttempt: 4, connectOutcome: 5 } as const
-const flags = { argumentsTruncated: 1, fileKnown: 8, connected: 16, attemptTold: 32 } as const
+const flags = {
+  argumentsTruncated: 1,
+  executableTruncated: 2,
+  workingDirectoryTruncated: 4,
+  fileKnown: 8,
+  connected: 16,
+  attemptTold: 32,
+} as const
 const headerBytes = 40
 const exitBytes = 48
 const connectBytes = 88
@@ -92,6 +99,8 @@ function decodeExec(buffer: Buffer, offset: number, recordBytes: number, target:
     executable = kernelText(buffer.subarray(executableStart, directoryStart))
     workingDirectory = kernelText(buffer.subarray(directoryStart, directoryEnd))
   }
+  if ((flagBits & flags.executableTruncated) !== 0) executable = markTruncated(executable)
+  if ((flagBits & flags.workingDirectoryTruncated) !== 0) workingDirectory = markTruncated(workingDirectory)
   target.add({
     kind: 'exec',
     timestampMs: timestampMs(buffer, offset, target.wallOffsetMs),
@@ -107,6 +116,11 @@ function decodeExec(buffer: Buffer, offset: number, recordBytes: number, target:
     file: (flagBits & flags.fileKnown) === 0 ? null : fileIdentity(buffer, offset),
   })
   return true
+}
+
+/** A path that is not whole lacks its beginning: without a mark, what is left would look absolute. */
+function markTruncated(path: KernelText): KernelText {
+  return typeof path === 'string' ? `…${path}` : Buffer.concat([Buffer.from('…'), path])
 }
 
 /** Each argument ends with a zero byte, save the last of a truncated list. */
