@@ -35,13 +35,10 @@ export function openKeysetStore(
 ): Outcome<KeysetStore, PkiError<'malformed'>> {
   const rootKey = new X509Certificate(authority.rootPem).publicKey
   const stored = readKeysetFile(folder)
-  const loaded =
-    stored && verifyKeyset(stored, { rootKey, fleet: authority.fleet, versionMin: 1, nowMs: null })
-  if (!loaded?.ok) {
-    const why = loaded ? loaded.failure.reason : 'it cannot be read'
-    return failed('malformed', `the keyset ${pathIn(folder)} is not valid: ${why}`)
-  }
-  let current = { signed: stored, keyset: loaded.keyset }
+  if (!stored) return failed('malformed', `${pathIn(folder)} cannot be read as a keyset`)
+  const loaded = verifyKeyset(stored, { rootKey, fleet: authority.fleet, versionMin: 1, nowMs: null })
+  if (!loaded.ok) return failed('malformed', `${pathIn(folder)} is not valid: ${loaded.failure.reason}`)
+  let current: { signed: SignedKeyset; keyset: Keyset } = { signed: stored, keyset: loaded.keyset }
   return {
     ok: true,
     value: {
