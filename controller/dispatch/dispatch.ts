@@ -18,7 +18,7 @@ import type { State } from '../state/state.ts'
 import type { Action, ActionError, ActionPlan, ActionRequest } from './action.ts'
 import { actionView } from './action-view.ts'
 import { createDelivery } from './delivery.ts'
-import { type Planned, planAction, type TargetHost } from './plan.ts'
+import { type Planned, planAction, requestProblem, type TargetHost } from './plan.ts'
 import { createReports } from './reports.ts'
 import { checkSigner, standingOf } from './signatures.ts'
 import { createSteps } from './steps.ts'
@@ -90,6 +90,8 @@ export function createDispatch(dependencies: DispatchDependencies): Dispatch {
 
   const plan = (request: ActionRequest, by: string): Outcome<ActionPlan, ActionError> =>
     state.run(() => {
+      const problem = requestProblem(request)
+      if (problem !== undefined) return refuse({ kind: 'invalid', reason: problem })
       const requestHash = createHash('sha256').update(JSON.stringify(request)).digest('hex')
       const key = request.idempotencyKey
       const earlier = key === undefined ? undefined : state.intents.byIdempotencyKey(by, key)

@@ -89,7 +89,8 @@ export function planAction(request: ActionRequest, context: PlanContext): Outcom
   return { ok: true, value: { intent, intentBytes, class: ACTIONS[action].class, leaves } }
 }
 
-function requestProblem(request: ActionRequest): string | undefined {
+/** What is wrong with a request in itself, in words; undefined when nothing is. */
+export function requestProblem(request: ActionRequest): string | undefined {
   if (!requestCheck.Check(request)) return describe('the request', requestCheck, request)
   const check = checks.get(request.action)
   if (check === undefined) return `there is no action ${String(request.action)}`
