@@ -29,7 +29,7 @@ export interface ConsumerDependencies {
   readonly state: State
   readonly tail: EventTail
   /** Detections that the fleet's indicators make of an event. Fast: called for each one. */
-  readonly examine: (event: CordonEvent) => readonly DetectionEvent[]
+  readonly examine: (event: CordonEvent, agentId: string) => readonly DetectionEvent[]
   readonly takeFinding: (finding: Finding) => void
   readonly applyAgentState: (agentId: string, event: EventOf<'action-state'>, receivedMs: number) => void
   readonly hosts: {
@@ -70,7 +70,7 @@ export function createConsumer(dependencies: ConsumerDependencies): Consumer {
     const { event } = stored
     if (HANDLED.has(event['event.action'])) return { stored, detections: [] }
     try {
-      const detections = examine(event)
+      const detections = examine(event, stored.agentId)
       return detections.length === 0 ? undefined : { stored, detections }
     } catch (error) {
       // A fault of the matcher with one event must not stop all others; it is a programmer's error.

@@ -1,0 +1,161 @@
+#!/usr/bin/env node
+/** `cordon-controller`: the controller's own command line. Operators use `cordon`. */
+import { readFileSync } from 'node:fs'
+import { Command, CommanderError } from 'commander'
+import { createLogger } from '../shared/node/logger.ts'
+import { loadSettings } from '../shared/node/settings.ts'
+import { addOperator, CeremonyError, initialise, parseOperator, paths } from './ceremony.ts'
+import { CONTROLLER_SETTINGS, type ControllerSettings } from './config/settings.ts'
+import { createLocalToken } from './local-token.ts'
+import { createOperators } from './operators/operators.ts'
+import { ROLES, type Role } from './operators/role.ts'
+import { runController } from './run.ts'
+
+const VERSION = '0.1.0'
+const FINGERPRINT_GROUPS = /.{8}/g
+
+interface SettingsOption {
+  readonly config?: string
+}
+
+const program = new Command('cordon-controller')
+  .description('Takes telemetry from agents, forms incidents, has actions approved and sends them.')
+  .version(VERSION)
+  .option('--config <file>', 'JSON file with settings; the environment wins over it (docs/settings.md)')
+  .exitOverride()
+  .showHelpAfterError('(see --help)')
+
+function settings(): ControllerSettings {
+  const { config } = program.opts<SettingsOption>()
+  const loaded = loadSettings(CONTROLLER_SETTINGS, config ?? null, process.env)
+  if (!loaded.ok) throw new CeremonyError(loaded.problems.join('\n'))
+  return loaded.settings
+}
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`)
+}
+
+program
+  .command('init')
+  .description('Makes root, issuers, server certificate and keyset, once. Needs at least one operator key.')
+  .requiredOption('--operator <name:publickey>', 'operator who may sign; may be repeated', collect, [])
+  .action(async (options: { operator: string[] }) => {
+    const files = paths(settings().stateFolder)
+    const operators = options.operator.map(parseOperator)
+    const authority = await initialise(settings(), operators)
+    say(
+      `made root key (RSA-4096)      ${files.authority}/root: move it to a safe place, the controller runs without it`,
+    )
+    say(`made issuers and certificate  ${files.authority}`)
+    say(`root fingerprint              ${authority.rootFingerprint.match(FINGERPRINT_GROUPS)?.join(' ')}`)
+    say(
+      `keyset 1 trusts               ${operators.map((one) => `${one.name} (${one.classes.join(', ')})`).join(', ')}`,
+    )
+    if (operators.length === 1) {
+      say(
+        'one operator alone: what destroys (class D) takes ONE signature; add a second operator to need two',
+      )
+    }
+  })
+
+program
+  .command('run')
+  .description('Runs the controller until it is told to stop.')
+  .option('--stop-with-stdin', 'ends when standard input closes, for launchers')
+  .action(async (options: { stopWithStdin?: boolean }) => {
+    const given = settings()
+    const logger = createLogger('cordon-controller', given.logLevel)
+    await runController(given, logger, stopSignal(options.stopWithStdin ?? false), (reachable) => {
+      say(`READY ${JSON.stringify(reachable)}`)
+    })
+  })
+
+program
+  .command('token')
+  .description('Makes an enrolment token for one host, valid for an hour at most.')
+  .option('--ttl <minutes>', 'how long it is valid', '60')
+  .action(async (options: { ttl: string }) => {
+    const minutes = Number(options.ttl)
+    if (!(minutes > 0 && minutes <= 60))
+      throw new CeremonyError('--ttl must be more than 0 and at most 60 minutes')
+    say(await createLocalToken(settings(), minutes * 60_000))
+  })
+
+program
+  .command('first-sign-in')
+  .description('Makes the one-time code with which the first administrator signs in.')
+  .action(() => {
+    const operators = createOperators({ path: paths(settings().stateFolder).operators })
+    try {
+      const made = operators.createFirstSignIn()
+      if (!made) throw new CeremonyError('there are users already; an administrator makes further ones')
+      say(made.code)
+    } finally {
+      operators.close()
+    }
+  })
+
+program
+  .command('user')
+  .description('Makes a user; the password is read from standard input.')
+  .argument('<name>')
+  .option('--role <role>', ROLES.join(', '), 'responder')
+  .action(async (name: string, options: { role: string }) => {
+    const role = ROLES.find((one): one is Role => one === options.role)
+    if (!role) throw new CeremonyError(`--role must be one of ${ROLES.join(', ')}`)
+    const operators = createOperators({ path: paths(settings().stateFolder).operators })
+    try {
+      const made = await operators.createUser(name, role, readFileSync(0, 'utf8').replace(/\n$/, ''))
+      if (!made.ok) throw new CeremonyError(describe(made.error))
+      say(`user ${name} (${role}) made`)
+    } finally {
+      operators.close()
+    }
+  })
+
+program
+  .command('keyset-add')
+  .description(
+    'Signs a new keyset with one operator more, by the root. A running controller takes it at its next start.',
+  )
+  .argument('<name:publickey[:classes]>')
+  .action(async (text: string) => {
+    const keyset = await addOperator(settings(), parseOperator(text))
+    say(`keyset ${keyset.version} trusts ${keyset.operators.map((one) => one.name).join(', ')}`)
+  })
+
+function collect(value: string, before: string[]): string[] {
+  return [...before, value]
+}
+
+function describe(error: { readonly kind: string; readonly reason?: string }): string {
+  return error.reason ?? error.kind
+}
+
+function stopSignal(withStdin: boolean): AbortSignal {
+  const stop = new AbortController()
+  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort())
+  if (withStdin) {
+    process.stdin.resume()
+    process.stdin.once('close', () => stop.abort())
+  }
+  return stop.signal
+}
+
+async function main(): Promise<number> {
+  try {
+    await program.parseAsync()
+    return 0
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
+    const known = error instanceof CeremonyError || (error as NodeJS.ErrnoException).code === 'EADDRINUSE'
+    process.stderr.write(`cordon-controller: ${known ? (error as Error).message : (error as Error).stack}\n`)
+    return 1
+  }
+}
+
+main().then((code) => {
+  // What is left open after a failure (a worker, a socket) must not keep a dead controller alive.
+  process.exit(code)
+})
