@@ -17,7 +17,7 @@ export interface GroupHandle {
   readonly [group]: true
 }
 
-export interface SandboxOptions {
+interface SandboxOptions {
   /** The user and group to become, neither of them root. Only a process of root changes. */
   readonly userId: number
   readonly groupId: number
@@ -32,7 +32,7 @@ export interface SandboxOptions {
 }
 
 /** What `enterSandbox` achieved beyond what it must; a step that must succeed throws. */
-export interface SandboxResult {
+interface SandboxResult {
   readonly userDropped: boolean
   /** The calling thread alone is in an empty network: threads cannot be moved. The filter holds for all. */
   readonly networkNamespaceOfThread: boolean

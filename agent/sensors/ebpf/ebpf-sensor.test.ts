@@ -34,13 +34,13 @@ async function until(condition: () => boolean): Promise<void> {
 }
 
 describe.skipIf(!asRoot)('the eBPF sensor', () => {
-  const native = asRoot ? loadBuiltAddon() : undefined
+  if (!asRoot) return
+  const native = loadBuiltAddon()
   const folder = mkdtempSync(join(tmpdir(), 'cordon-ebpf-'))
   const stop = new AbortController()
   const records: SensorRecord[] = []
   let tinyExit = ''
   let running: Promise<void> | undefined
-  if (native === undefined) return
   const sensor = createEbpfSensor({ native, drainIntervalMs: 5 })
 
   const execsOf = (pid: number | undefined) =>
@@ -65,9 +65,9 @@ describe.skipIf(!asRoot)('the eBPF sensor', () => {
   })
 
   afterAll(async () => {
+    rmSync(folder, { recursive: true, force: true })
     stop.abort()
     await running
-    rmSync(folder, { recursive: true, force: true })
   })
 
   test('a process that lives for one system call is seen with all that is told of it', async () => {
