@@ -28,7 +28,8 @@ import { openApiInfo, openApiSchema } from './openapi.ts'
 import { ICON, pageAt, STYLE } from './page.ts'
 import { errorBody, PROBLEMS, type Problem, problem, problemOf } from './problem.ts'
 import type { Access, Call, Route } from './route.ts'
-import { API_PREFIX, ROUTES } from './routes.ts'
+import { ROUTES } from './routes.ts'
+import { API_PREFIX } from './schemas.ts'
 import type { Services } from './services.ts'
 
 export const BODY_BYTES_MAX = 256 * 1024

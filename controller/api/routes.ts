@@ -5,8 +5,6 @@ import { FLEET_ROUTES } from './fleet-routes.ts'
 import { INCIDENT_ROUTES } from './incident-routes.ts'
 import type { Route } from './route.ts'
 
-export const API_PREFIX = '/api/v1'
-
 export const ROUTES: readonly Route[] = [
   ...AUTH_ROUTES,
   ...FLEET_ROUTES,

@@ -14,6 +14,9 @@ import {
 import { PASSWORD_CHARACTERS_MAX } from '../operators/password.ts'
 import { ROLES } from '../operators/role.ts'
 
+/** Every route of the table is below it. */
+export const API_PREFIX = '/api/v1'
+
 export const LIST_LIMIT_MAX = 10_000
 const LIST_LIMIT_DEFAULT = 100
 

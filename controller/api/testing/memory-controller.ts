@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createSilentLogger } from '../../../shared/node/logger.ts'
+import { keyIdOf } from '../../../shared/node/signing.ts'
 import type { Incident } from '../../incidents/incident.ts'
 import { createOperators, type Operators } from '../../operators/operators.ts'
 import type { Role } from '../../operators/role.ts'
@@ -171,7 +172,17 @@ function keysetText(operatorKeys: readonly string[]): string {
     v: 1,
     fleet: FLEET,
     version: 1,
-    operators: operatorKeys.map((publicKey) => ({ publicKey })),
+    issued: 0,
+    expires: Date.parse('2100-01-01'),
+    operators: operatorKeys.map((publicKey, index) => ({
+      keyId: keyIdOf(publicKey),
+      kind: 'ed25519',
+      publicKey,
+      name: `operator-${index}`,
+      classes: ['C'],
+    })),
+    thresholds: { C: 1, D: 2 },
+    controllers: [{ keyId: '0'.repeat(64), publicKey: '0'.repeat(64) }],
   }
   return Buffer.from(JSON.stringify(keyset)).toString('base64')
 }

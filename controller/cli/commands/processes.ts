@@ -1,0 +1,157 @@
+/** Processes and files on hosts: how they hang together, and ending or taking them away. */
+import type { ProcessTarget } from '../../../shared/protocol/commands.ts'
+import { Processes } from '../../api/schemas.ts'
+import type { Host } from '../../api/services.ts'
+import type { ProcessNode } from '../../incidents/incident.ts'
+import { carryOut, requestFrom } from '../action-flow.ts'
+import { type Command, type CommandContext, EXIT, Failure, usage } from '../command.ts'
+import { queryEvents, textOf } from '../event-rows.ts'
+import { readTree, treeLines } from '../process-tree.ts'
+import { findHost, incidentId, readHosts } from '../records.ts'
+
+const ENTITY = /^([0-9a-f]{8})\.([0-9a-f]{8})\.([0-9]{1,10})\.([0-9]{1,15})$/
+
+export const PROCESS_COMMANDS: readonly Command[] = [
+  {
+    name: 'proc tree',
+    summary: 'show the processes of an incident, or those around one process',
+    example: 'cordon proc tree --incident INC-1',
+    arguments: [{ form: '[entity]', summary: 'entity id of a process' }],
+    options: [{ flags: '--incident <id>', summary: 'show the processes of this incident' }],
+    async run(context) {
+      const [entity] = context.arguments
+      const incident = context.options.text('incident')
+      if ((entity === undefined) === (incident === undefined)) throw usage('give an entity id or --incident')
+      const nodes: readonly ProcessNode[] =
+        incident === undefined
+          ? await readTree(context, checkedEntity(entity ?? ''))
+          : (await context.client().get(`/incidents/${incidentId(incident)}/processes`, Processes)).processes
+      if (nodes.length === 0) context.note('No processes are known.')
+      context.print.block(
+        nodes,
+        treeLines(nodes, context.print),
+        nodes.map(({ entityId }) => entityId).join('\n'),
+      )
+      return EXIT.ok
+    },
+  },
+  {
+    name: 'proc kill',
+    summary: 'end processes; final',
+    example: 'cordon proc kill a1b2c3d4.0badcafe.4242.987654 --tree --reason "INC-1" --wait',
+    arguments: [{ form: '<entity...>', summary: 'entity ids, as `cordon proc tree` prints them' }],
+    options: [{ flags: '--tree', summary: 'end the descendants, too' }],
+    changes: true,
+    async run(context) {
+      const hosts = await readHosts(context)
+      const asked = await Promise.all(
+        context.arguments.map((entity) => processTarget(context, hosts, entity)),
+      )
+      const targets = asked.map(({ host, target }) => ({ agentId: host.agentId, target }))
+      const args = { tree: context.options.has('tree') }
+      return carryOut(context, requestFrom(context, { action: 'killProcess', args, targets }), [
+        ...new Set(asked.map(({ host }) => host)),
+      ])
+    },
+  },
+  {
+    name: 'file quarantine',
+    summary: 'move a file out of reach into the encrypted quarantine of its host',
+    example: 'cordon file quarantine --host web-1 --path /tmp/x --reason "INC-1" --wait',
+    options: [
+      { flags: '--host <host>', summary: 'name of the host, agent id, or its first digits' },
+      { flags: '--path <path>', summary: 'absolute path on the host' },
+    ],
+    changes: true,
+    async run(context) {
+      const path = context.options.required('path')
+      const host = findHost(await readHosts(context), context.options.required('host'))
+      const target = await fileTarget(context, host, path)
+      const targets = [{ agentId: host.agentId, target }]
+      return carryOut(context, requestFrom(context, { action: 'quarantineFile', args: {}, targets }), [host])
+    },
+  },
+]
+
+function checkedEntity(text: string): string {
+  if (ENTITY.test(text)) return text
+  throw usage(
+    'an entity id is as in a1b2c3d4.0badcafe.4242.987654',
+    'cordon proc tree --incident INC-1 prints them.',
+  )
+}
+
+/** A process by what cannot be reused: the id says host, boot, pid and start; the executable comes from its events. */
+async function processTarget(
+  context: CommandContext,
+  hosts: readonly Host[],
+  entity: string,
+): Promise<{ host: Host; target: ProcessTarget }> {
+  const [, agent = '', boot = '', pid = '', ticks = ''] = ENTITY.exec(checkedEntity(entity)) ?? []
+  const host = findHost(hosts, agent)
+  if (!host.bootId?.replaceAll('-', '').startsWith(boot)) {
+    throw new Failure(
+      EXIT.notFound,
+      'notFound',
+      `${entity} ended with an earlier boot of ${host.hostName}`,
+      'The host has started anew since, or was never heard.',
+    )
+  }
+  const events = await queryEvents(context, {
+    agentId: host.agentId,
+    entityId: entity,
+    order: 'descending',
+    limit: 200,
+  })
+  const sha256 = events
+    .map((row) => textOf(row, 'process.hash.sha256'))
+    .find((value) => /^[0-9a-f]{64}$/.test(value ?? ''))
+  return {
+    host,
+    target: {
+      kind: 'process',
+      pid: Number(pid),
+      startTicks: Number(ticks),
+      bootId: host.bootId,
+      executableSha256: sha256 ?? null,
+    },
+  }
+}
+
+/** A file by what was last read of it. What nobody has examined cannot be named safely. */
+async function fileTarget(context: CommandContext, host: Host, path: string) {
+  const known = await Promise.all(
+    ['file-examined', 'detection'].map((action) =>
+      queryEvents(context, { agentId: host.agentId, path, action, order: 'descending', limit: 20 }),
+    ),
+  )
+  const [latest] = known
+    .flat()
+    .filter((row) => /^[0-9a-f]{64}$/.test(textOf(row, 'file.hash.sha256') ?? ''))
+    .sort((left, right) =>
+      (textOf(right, '@timestamp') ?? '').localeCompare(textOf(left, '@timestamp') ?? ''),
+    )
+  if (!latest) {
+    throw new Failure(
+      EXIT.notFound,
+      'notFound',
+      `${host.hostName} has never reported the content of ${path}`,
+      `Scan it first: cordon host scan ${host.hostName} ${path} --reason WHY --wait`,
+    )
+  }
+  const number = (name: string) => {
+    const text = textOf(latest, name)
+    return text !== undefined && /^[0-9]{1,20}$/.test(text) ? text : null
+  }
+  const bytes = latest.event['cordon.bytes']
+  const pathBytes =
+    typeof bytes === 'object' && bytes !== null ? (bytes as Record<string, unknown>)['file.path'] : null
+  return {
+    kind: 'file' as const,
+    path,
+    pathBytes: typeof pathBytes === 'string' ? pathBytes : null,
+    device: number('file.device'),
+    inode: number('file.inode'),
+    sha256: textOf(latest, 'file.hash.sha256') ?? '',
+  }
+}
