@@ -157,12 +157,22 @@ function admit(
       handle[Symbol.dispose]()
       continue
     }
+    const permission = options.interlock.permitsProcess(facts)
+    // Where it was is no longer told of one that is ending, and it needs nobody to end it.
+    if (!permission.ok && isEnding(stat)) {
+      handle[Symbol.dispose]()
+      continue
+    }
     const key = { pid: stat.pid, startTicks: stat.startTicks }
     members.set(stat.pid, { key, handle, stoppedBefore: stat.state === 'T' })
-    const permission = options.interlock.permitsProcess(facts)
     if (!permission.ok) return { kind: 'refused', code: 'interlock', reason: permission.reason }
   }
   return null
+}
+
+function isEnding({ pid, startTicks }: ProcessKey): boolean {
+  const now = readStat(pid)
+  return !now || now.startTicks !== startTicks || now.exiting || isDead(now)
 }
 
 export interface KillFigures {

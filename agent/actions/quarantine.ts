@@ -5,6 +5,7 @@
  */
 import { type BigIntStats, fstatSync, realpathSync } from 'node:fs'
 import { type FileHandle, statfs } from 'node:fs/promises'
+import { pause } from '../../shared/node/loop.ts'
 import {
   type FileProblem,
   holdEntry,
@@ -44,6 +45,14 @@ type Request = Parameters<Quarantine['apply']>[0]
 const APPLY_TIMEOUT_MS = 10 * 60_000
 /** Directory entries that are looked through for other names of the file. */
 const NEIGHBOURS_MAX = 2_000
+/** Looks at a path that leads elsewhere or nowhere, some milliseconds apart, before that is believed. */
+const LOOKS_MAX = 30
+const COMES_AND_GOES: ReadonlySet<FileProblem['code']> = new Set([
+  'symlink',
+  'notFound',
+  'otherFile',
+  'notDirectory',
+])
 const KERNEL_FOLDERS = ['/proc', '/sys', '/dev'].map((path) => Buffer.from(path))
 /** A folder of ordinary files that anyone may write, whatever its name. */
 const SHARED_MEMORY = Buffer.from('/dev/shm')
@@ -87,7 +96,7 @@ export function createQuarantineAction(options: QuarantineOptions): Quarantine {
       (target.device ?? `${stat.dev}`) !== `${stat.dev}` ||
       (target.inode ?? `${stat.ino}`) !== `${stat.ino}`
     ) {
-      return problem('notFound', `another file (inode ${stat.ino}) has the path now than the one signed for`)
+      return problem('otherFile', `another file (inode ${stat.ino}) has the path now than the one signed for`)
     }
     const tooLarge = vault.refuses(Number(stat.size))
     if (tooLarge) return problem('denied', tooLarge)
@@ -112,8 +121,18 @@ export function createQuarantineAction(options: QuarantineOptions): Quarantine {
     return permission.ok ? null : problem('denied', permission.reason)
   }
 
+  /** An attacker who exchanges names in a loop must not get away by being out just when one look falls. */
+  async function holdPatiently(request: Request, signal: AbortSignal): Promise<Held | FileProblem> {
+    for (let look = 1; ; look += 1) {
+      const result = await hold(request)
+      if (result.kind === 'held' || !COMES_AND_GOES.has(result.code)) return result
+      if (look === LOOKS_MAX || signal.aborted || storedAs(request)) return result
+      await pause(1, signal)
+    }
+  }
+
   async function check(request: Request, signal: AbortSignal): Promise<CheckResult> {
-    const result = await hold(request)
+    const result = await holdPatiently(request, signal)
     if (result.kind === 'problem') {
       const stored = result.code === 'notFound' ? storedAs(request) : null
       if (!stored) return refusal(result)
@@ -126,17 +145,20 @@ export function createQuarantineAction(options: QuarantineOptions): Quarantine {
     return refusal({ code: 'contentChanged', reason: changed(sha256) })
   }
 
-  /** Proof of an earlier quarantine of this very path and content. */
+  /** Proof of an earlier quarantine of this very file. The same content dropped again is another file. */
   function storedAs({ commandId, target }: Request): Proof | null {
     const path = exactPath(target)
     const entry = vault.manifest(commandId) ?? (path && vault.find(path, target.sha256))
-    return entry ? storedProof(entry) : null
+    if (!entry) return null
+    const same =
+      (target.device ?? entry.device) === entry.device && (target.inode ?? entry.inode) === entry.inode
+    return same ? storedProof(entry) : null
   }
 
   async function apply(request: Request, signal: AbortSignal): Promise<ApplyResult> {
     const startedMs = performance.now()
     await recover(request)
-    const result = await hold(request)
+    const result = await holdPatiently(request, signal)
     if (result.kind === 'problem') {
       const stored = result.code === 'notFound' ? storedAs(request) : null
       return stored
@@ -191,11 +213,13 @@ export function createQuarantineAction(options: QuarantineOptions): Quarantine {
       if (now.size === held.stat.size && now.mtimeNs === held.stat.mtimeNs) return stored
       vault.remove(request.commandId)
     }
-    const name = await putBack(taken)
+    const back = await putBack(taken)
     await leave(taken)
-    const where = name?.equals(held.place.name)
+    const now = back.kind === 'put' ? back.name.toString('utf8') : `in .cordon-${request.commandId}`
+    const ownName = back.kind === 'put' && back.name.equals(held.place.name)
+    const where = ownName
       ? 'it has its name back'
-      : `its name was taken meanwhile, it is now ${name?.toString('utf8') ?? `in .cordon-${request.commandId}`} beside it`
+      : `its name was taken meanwhile, it is now ${now} beside it`
     if (stored.kind === 'aborted') return { kind: 'notStored', result: { kind: 'aborted' } }
     if (stored.kind === 'failed') {
       const reason = `${stored.reason}; ${where}`
@@ -245,47 +269,57 @@ export function createQuarantineAction(options: QuarantineOptions): Quarantine {
     recover,
     async probe(request, applied, signal) {
       const stored = storedAs(request)
-      const inVault = stored ? await vault.verify(String(stored['quarantineId']), signal) : null
+      const entry = stored && vault.manifest(String(stored['quarantineId']))
+      const inVault = entry ? await vault.verify(entry.id, signal) : null
       const intact = inVault?.kind === 'intact' && inVault.sha256 === request.target.sha256
-      const place = await stateOfPath(
-        exactPath(request.target),
-        stored && vault.manifest(String(stored['quarantineId'])),
-      )
-      const proof: Proof = {
-        ...applied,
-        ...stored,
-        pathState: place,
-        vaultIntact: intact,
-        bytes: inVault?.kind === 'intact' ? inVault.bytes : 0,
+      const pathState = await stateOfPath(exactPath(request.target), entry, signal)
+      const bytes = inVault?.kind === 'intact' ? inVault.bytes : 0
+      const proof: Proof = { ...applied, ...stored, pathState, vaultIntact: intact, bytes }
+      const away = pathState === 'gone' || pathState === 'other'
+      if (away && intact) {
+        return {
+          kind: 'proved',
+          reason: `${SEEN[pathState]}, and the quarantine gives back its content`,
+          proof,
+        }
       }
-      if (place !== 'same' && intact) {
-        const gone = place === 'gone' ? 'nothing has the path any more' : 'another file has the path now'
-        return { kind: 'proved', reason: `${gone}, and the quarantine gives back the same content`, proof }
-      }
-      const why =
-        place === 'same' ? 'the file is still in its place' : 'the quarantine does not hold the file'
-      const damage = inVault?.kind === 'damaged' ? `the quarantined copy is damaged: ${inVault.reason}` : why
-      return { kind: 'disproved', reason: damage, proof }
+      if (!away) return { kind: 'disproved', reason: SEEN[pathState], proof }
+      const damage = inVault?.kind === 'damaged' ? `is damaged: ${inVault.reason}` : 'does not exist'
+      return { kind: 'disproved', reason: `${SEEN[pathState]}, but the quarantined copy ${damage}`, proof }
     },
   }
+}
+
+type PathState = 'gone' | 'other' | 'same' | 'sameContent'
+const SEEN: Readonly<Record<PathState, string>> = {
+  gone: 'nothing has the path any more',
+  other: 'another file has the path now',
+  same: 'the file is still in its place',
+  sameContent: 'a new file with the same content has the path now',
 }
 
 /** Looks at the path anew. Inode numbers are reused, so the time of birth tells a new file from the old one. */
 async function stateOfPath(
   path: Buffer | null,
-  manifest: Manifest | null,
-): Promise<'gone' | 'other' | 'same'> {
+  entry: Manifest | null,
+  signal: AbortSignal,
+): Promise<PathState> {
   const place = path ? await openPlace(path) : null
   if (place?.kind !== 'place') return 'gone'
   await using _place = place
   const held = await holdEntry(place.directory, place.name)
   if (held.kind === 'problem') return 'gone'
-  await held.entry.close()
-  if (!manifest) return 'same'
-  const { dev, ino, birthtimeNs } = held.stat
-  const same =
-    manifest.device === `${dev}` && manifest.inode === `${ino}` && manifest.bornNs === `${birthtimeNs}`
-  return same ? 'same' : 'other'
+  await using file = held.entry
+  if (!entry) return 'same'
+  const { dev, ino, birthtimeNs, size } = held.stat
+  const same = entry.device === `${dev}` && entry.inode === `${ino}` && entry.bornNs === `${birthtimeNs}`
+  if (same) return 'same'
+  if (!held.stat.isFile() || Number(size) !== entry.sizeBytes) return 'other'
+  const content = await openHeld(file)
+  if ('kind' in content) return 'other'
+  await using reading = content
+  const sha256 = await hashFile(reading, entry.sizeBytes, signal).catch(errorCode)
+  return sha256 === entry.sha256 ? 'sameContent' : 'other'
 }
 
 function storedProof(entry: Manifest): Proof {

@@ -42,7 +42,10 @@ export interface Inode {
 const sameInode = (stat: BigIntStats, inode: Inode) => stat.ino === inode.inode && stat.dev === inode.device
 const privateName = (id: string) => Buffer.from(`.cordon-${id}`)
 /** Where a file waits whose own name was occupied when it was put back. */
-const keptName = (id: string) => Buffer.from(`cordon-kept-${id}`)
+const keptName = (id: string, index: number) =>
+  Buffer.from(`cordon-kept-${id}${index === 0 ? '' : `-${index}`}`)
+/** Wrong entries that may end up under such a name before the attacker is left to win. */
+const KEPT_MAX = 16
 
 /** Moves the entry of `place` that is `inode` into the private folder. On a problem nothing stays moved. */
 export async function takeEntry(
@@ -71,10 +74,11 @@ export async function takeEntry(
     }
     step('taken')
     if (await holds(taken, inode)) return taken
-    await putBack(taken)
+    // The folder must be empty before the next move, which would overwrite what is in it.
+    if ((await putBack(taken)).kind === 'stuck') break
   }
   await abandon(taken)
-  return problem('notFound', 'the file was moved or exchanged while it was being taken')
+  return problem('moved', 'the file was moved or exchanged while it was being taken')
 }
 
 /** True when the private folder holds this inode. */
@@ -85,16 +89,20 @@ async function holds(taken: Taken, inode: Inode): Promise<boolean> {
   return sameInode(held.stat, inode)
 }
 
-/**
- * Gives the entry its name back. Returns the name it has now: another one when its own was occupied since, or
- * null when the private folder was empty.
- */
-export async function putBack(taken: Taken): Promise<Buffer | null> {
+export type PutBack =
+  | { readonly kind: 'put'; readonly name: Buffer }
+  | { readonly kind: 'empty' }
+  /** Every name was occupied: it stays in the private folder. */
+  | { readonly kind: 'stuck' }
+
+/** Gives the entry its name back, or another one beside it when its own was occupied since. */
+export async function putBack(taken: Taken): Promise<PutBack> {
   const { place, privateFolder } = taken
   const from = entryPath(privateFolder, TAKEN)
   const stat = await lstat(from, { bigint: true }).catch(() => null)
-  if (!stat) return null
-  for (const name of [place.name, keptName(taken.id)]) {
+  if (!stat) return { kind: 'empty' }
+  const others = Array.from({ length: KEPT_MAX }, (_, index) => keptName(taken.id, index))
+  for (const name of [place.name, ...others]) {
     const to = entryPath(place.directory, name)
     const there = await lstat(to, { bigint: true }).catch(() => null)
     // A crash between link and unlink of an earlier attempt: it has its name back already.
@@ -103,10 +111,10 @@ export async function putBack(taken: Taken): Promise<Buffer | null> {
     if (linked || (await linkNew(from, to, stat))) {
       await unlink(from).catch(() => undefined)
       await syncDirectory(place.directory)
-      return name
+      return { kind: 'put', name }
     }
   }
-  return null
+  return { kind: 'stuck' }
 }
 
 /** Adds a name without overwriting. Directories, and file systems without links, can only be renamed. */

@@ -13,7 +13,16 @@ const SLASH = 0x2f
 
 export interface FileProblem {
   readonly kind: 'problem'
-  readonly code: 'badPath' | 'symlink' | 'notFound' | 'notDirectory' | 'notRegular' | 'denied' | 'failed'
+  readonly code:
+    | 'badPath'
+    | 'symlink'
+    | 'notFound'
+    | 'otherFile'
+    | 'moved'
+    | 'notDirectory'
+    | 'notRegular'
+    | 'denied'
+    | 'failed'
   readonly reason: string
 }
 

@@ -19,6 +19,8 @@ export interface ProcessStat extends ProcessKey {
   readonly sessionId: number
   readonly threads: number
   readonly kernelThread: boolean
+  /** On its way out: it cannot fork any more, and its executable and folder are released already. */
+  readonly exiting: boolean
 }
 
 /** What decides whether an action may touch a process. Read at the time of the action. */
@@ -36,8 +38,9 @@ export interface ProcessFacts extends ProcessStat {
 
 const STAT_BYTES_MAX = 4_096
 const ANCESTORS_MAX = 256
-/** PF_KTHREAD of linux/sched.h. */
+/** PF_KTHREAD and PF_EXITING of linux/sched.h. */
 const KERNEL_THREAD_FLAG = 0x0020_0000
+const EXITING_FLAG = 0x4
 const DELETED = Buffer.from(' (deleted)')
 
 /**
@@ -66,8 +69,9 @@ export function parseStat(bytes: Uint8Array): ProcessStat | null {
   if (pid === null || pid === 0 || parentPid === null || sessionId === null) return null
   if (flags === null || threads === null || startTicks === null) return null
   const kernelThread = (flags & KERNEL_THREAD_FLAG) !== 0
+  const exiting = (flags & EXITING_FLAG) !== 0 && threads <= 1
   const name = text.slice(nameStart + 2, nameEnd)
-  return { pid, startTicks, name, state, parentPid, sessionId, threads, kernelThread }
+  return { pid, startTicks, name, state, parentPid, sessionId, threads, kernelThread, exiting }
 }
 
 function wholeNumber(text: string | undefined): number | null {
