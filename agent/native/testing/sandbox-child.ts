@@ -41,12 +41,19 @@ async function tryFromThisThread(): Promise<Attempts> {
   return { connect: connected, spawn: spawned }
 }
 
+/** The different values of a field of /proc/TID/status over all threads. */
 function statusOfThreads(field: string): string[] {
-  const values = readdirSync('/proc/self/task').map((task) => {
-    const status = readFileSync(`/proc/self/task/${task}/status`, 'latin1')
-    return status.match(new RegExp(`^${field}:\\s*(.*)$`, 'm'))?.[1] ?? 'missing'
-  })
-  return [...new Set(values)]
+  const values = new Set<string>()
+  for (const task of readdirSync('/proc/self/task')) {
+    try {
+      const status = readFileSync(`/proc/self/task/${task}/status`, 'latin1')
+      values.add(status.match(new RegExp(`^${field}:\\s*(.*)$`, 'm'))?.[1] ?? 'missing')
+    } catch (error) {
+      // A thread that ended since it was listed.
+      if (!['ENOENT', 'ESRCH'].includes(codeOf(error))) throw error
+    }
+  }
+  return [...values]
 }
 
 async function runMain(): Promise<void> {
