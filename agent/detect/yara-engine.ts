@@ -1,6 +1,5 @@
 /** YARA-X behind the few calls that Cordon makes, with bounds on what a match may say. */
 import { createRequire } from 'node:module'
-import { SEVERITIES, type Severity } from '../../shared/events/event.ts'
 import type { YaraSource } from '../../shared/node/content.ts'
 
 /** The part of the YARA-X addon that is used. It ships without types. */
@@ -38,7 +37,8 @@ export interface RuleHit {
   /** `meta.name`, or the rule's own name. */
   readonly ruleName: string
   readonly description: string | null
-  readonly severity: Severity
+  /** `meta.severity` as it stands; null when there is none. */
+  readonly severity: string | null
   readonly techniques: readonly string[]
   readonly strings: readonly { readonly name: string; readonly offset: number }[]
 }
@@ -54,7 +54,6 @@ const HITS_MAX = 32
 const STRINGS_MAX = 8
 const MATCHES_PER_PATTERN_MAX = 16
 const PROBLEMS_MAX = 50
-const DEFAULT_SEVERITY: Severity = 'medium'
 
 /** Null where there is no YARA-X for this machine: files are then hashed and not scanned. */
 export function loadYaraAddon(): YaraAddon | null {
@@ -98,7 +97,7 @@ function hitOf(match: YaraMatch): RuleHit {
     ruleId: textOf(meta['id'], 128) ?? `${match.namespace}:${match.ruleIdentifier}`.slice(0, 128),
     ruleName: textOf(meta['name'], 256) ?? match.ruleIdentifier.slice(0, 256),
     description: textOf(meta['description'], 1_024),
-    severity: SEVERITIES.find((name) => name === meta['severity']) ?? DEFAULT_SEVERITY,
+    severity: textOf(meta['severity'], 16),
     techniques: techniquesOf(meta['technique']),
     strings: match.matches
       .slice(0, STRINGS_MAX)

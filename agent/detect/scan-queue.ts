@@ -1,0 +1,75 @@
+/** Files waiting to be examined: bounded, one entry for each content, what just happened before what was asked. */
+import type { ScanTarget } from './open-target.ts'
+import type { ScanOutcome } from './scanner.ts'
+
+export type OutcomeListener = (outcome: ScanOutcome) => void
+
+export interface ScanJob {
+  readonly key: string
+  readonly target: ScanTarget
+  readonly listeners: OutcomeListener[]
+  /** Children that were lost while they examined it. */
+  lostCount: number
+}
+
+export interface ScanQueue {
+  readonly size: number
+  /** Adds, joins what waits already, or drops the oldest to make room: the dropped jobs are returned. */
+  add(key: string, target: ScanTarget, listener: OutcomeListener): readonly ScanJob[]
+  /** Puts back what was taken, in front. */
+  putBack(job: ScanJob): void
+  take(): ScanJob | null
+  takeAll(): ScanJob[]
+}
+
+/** Events that may wait for one content; beyond this a listener is dropped as its job would be. */
+const LISTENERS_MAX = 256
+
+export function createScanQueue(jobsMax: number): ScanQueue {
+  // Maps keep the order of insertion: the first entry is the oldest.
+  const fresh = new Map<string, ScanJob>()
+  const asked = new Map<string, ScanJob>()
+  let front: ScanJob | null = null
+
+  const firstOf = (jobs: Map<string, ScanJob>): ScanJob | null => {
+    const first = jobs.values().next()
+    if (first.done) return null
+    jobs.delete(first.value.key)
+    return first.value
+  }
+
+  return {
+    get size() {
+      return fresh.size + asked.size + (front === null ? 0 : 1)
+    },
+    add(key, target, listener) {
+      const jobs = target.why === 'asked' ? asked : fresh
+      const present = jobs.get(key)
+      if (present !== undefined && present.listeners.length < LISTENERS_MAX) {
+        present.listeners.push(listener)
+        return []
+      }
+      const job: ScanJob = { key, target, listeners: [listener], lostCount: 0 }
+      if (present !== undefined) return [job]
+      jobs.set(key, job)
+      if (jobs.size <= jobsMax) return []
+      const oldest = firstOf(jobs)
+      return oldest === null ? [] : [oldest]
+    },
+    putBack(job) {
+      front = job
+    },
+    take() {
+      const job = front ?? firstOf(fresh) ?? firstOf(asked)
+      front = null
+      return job
+    },
+    takeAll() {
+      const all = [...(front === null ? [] : [front]), ...fresh.values(), ...asked.values()]
+      front = null
+      fresh.clear()
+      asked.clear()
+      return all
+    },
+  }
+}

@@ -1,0 +1,218 @@
+/**
+ * The scanner child: a process of its own that reads hostile files, so that whatever they break is not the
+ * agent. It takes one open file after the other, hashes it, runs the rules over it and answers. It is
+ * synchronous on purpose: nothing runs beside the file at hand, and a hang is ended from outside.
+ */
+import { createHash, hash } from 'node:crypto'
+import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs'
+import type { NativeAddon } from '../native/addon.ts'
+import {
+  DESCRIPTOR_SOCKET_FD,
+  encodeFrame,
+  REQUEST_BYTES_MAX,
+  type ScanRequest,
+  type ScanSetup,
+  SETUP_BYTES_MAX,
+} from './scan-protocol.ts'
+import type { ExaminedReply, ScanReply } from './scan-reply.ts'
+import { createYaraEngine, type YaraAddon, type YaraEngine } from './yara-engine.ts'
+
+export interface ScanWorkerParts {
+  /** Null: there is no YARA-X for this machine. */
+  readonly yara: YaraAddon | null
+  /** Null: descriptors cannot be passed, and there is no sandbox. */
+  readonly native: Pick<NativeAddon, 'receiveDescriptor' | 'enterSandbox'> | null
+}
+
+const STDIN = 0
+const STDOUT = 1
+/** `nobody` and `nogroup` of Debian; what matters is that they own nothing. */
+const UNPRIVILEGED_ID = 65_534
+const OPEN_FILES_MAX = 64
+/** Files up to this size share one buffer; larger ones have one of their own each. */
+const SHARED_BUFFER_BYTES = 1024 ** 2
+
+/** Runs until the agent closes its end. Returns the exit status. */
+export function runScanWorker(parts: ScanWorkerParts): number {
+  const setupText = readFrame(SETUP_BYTES_MAX)
+  if (setupText === null) return 0
+  const setup = JSON.parse(setupText) as ScanSetup
+  const engine = parts.yara === null ? null : createYaraEngine(parts.yara, setup.sources, setup.scanTimeoutMs)
+  const examine = createExaminer(engine, setup)
+  // What the first scan loads and starts must be there before the sandbox closes.
+  engine?.scan(Buffer.from('first'))
+  const isolation = enterSandbox(parts, setup)
+  writeReply({
+    kind: 'ready',
+    engine: engine === null ? 'none' : 'yara-x',
+    problems: (engine?.problems ?? []).map((problem) => problem.slice(0, 1_024)),
+    isolation,
+  })
+  const nextFile = setup.transport === 'socket' ? fileFromSocket(parts) : fileFromParent(setup.parentPid)
+  for (;;) {
+    const next = nextFile()
+    if (next === null) return 0
+    try {
+      writeReply(
+        next.fd < 0 ? { kind: 'unreadable', id: next.id, code: next.code } : examine(next.id, next.fd),
+      )
+    } finally {
+      if (next.fd >= 0) closeSync(next.fd)
+    }
+  }
+}
+
+function enterSandbox(parts: ScanWorkerParts, setup: ScanSetup): string[] {
+  const isRoot = process.getuid?.() === 0
+  if (parts.native === null) {
+    return [`none: without the native addon it runs as ${isRoot ? 'root' : 'the same user'}, unconfined`]
+  }
+  const achieved = parts.native.enterSandbox({
+    userId: isRoot ? UNPRIVILEGED_ID : (process.getuid?.() ?? UNPRIVILEGED_ID),
+    groupId: isRoot ? UNPRIVILEGED_ID : process.getgid?.() || UNPRIVILEGED_ID,
+    openFilesMax: OPEN_FILES_MAX,
+    dataBytesMax: setup.dataBytesMax,
+  })
+  return [
+    achieved.userDropped ? 'a user without rights' : 'the same user: only root can change it',
+    ...(achieved.systemCallFilter ? ['no new programs, processes or sockets'] : []),
+    ...(achieved.networkNamespaceOfThread ? ['a network of its own without devices'] : []),
+    `at most ${Math.round(setup.dataBytesMax / 1024 ** 2)} MiB of memory`,
+  ]
+}
+
+type NextFile = { readonly id: number; readonly fd: number; readonly code: string } | null
+
+function fileFromSocket(parts: ScanWorkerParts): () => NextFile {
+  const buffer = Buffer.alloc(REQUEST_BYTES_MAX)
+  return () => {
+    for (;;) {
+      const received = parts.native?.receiveDescriptor(DESCRIPTOR_SOCKET_FD, buffer, -1)
+      if (received === undefined) return null
+      // An interrupted wait: nothing came.
+      if (received === null) continue
+      if (received.length === 0) return null
+      const request = JSON.parse(buffer.toString('utf8', 0, received.length)) as ScanRequest
+      return { id: request.id, fd: received.fd, code: 'EBADF' }
+    }
+  }
+}
+
+/** The same user may open what the parent has open; the path is a number, nothing that a file could name. */
+function fileFromParent(parentPid: number): () => NextFile {
+  return () => {
+    const text = readFrame(REQUEST_BYTES_MAX)
+    if (text === null) return null
+    const request = JSON.parse(text) as ScanRequest
+    try {
+      const fd = openSync(`/proc/${parentPid}/fd/${request.fd}`, constants.O_RDONLY | constants.O_NONBLOCK)
+      return { id: request.id, fd, code: '' }
+    } catch (error) {
+      return { id: request.id, fd: -1, code: codeOf(error) }
+    }
+  }
+}
+
+function createExaminer(engine: YaraEngine | null, setup: ScanSetup): (id: number, fd: number) => ScanReply {
+  const shared = Buffer.allocUnsafeSlow(SHARED_BUFFER_BYTES)
+
+  function scan(data: Buffer): Pick<ExaminedReply, 'scanProblem' | 'hits'> {
+    if (engine === null) return { scanProblem: 'no-engine', hits: [] }
+    try {
+      return { scanProblem: null, hits: engine.scan(data) as ExaminedReply['hits'] }
+    } catch (error) {
+      const isTimeout = error instanceof Error && error.message.includes('timed out')
+      return { scanProblem: isTimeout ? 'timeout' : 'failed', hits: [] }
+    }
+  }
+
+  return (id, fd) => {
+    try {
+      const sizeBytes = fstatSync(fd).size
+      const headBytes = Math.min(sizeBytes, setup.scanBytesMax)
+      const target = headBytes <= shared.length ? shared : Buffer.allocUnsafeSlow(headBytes)
+      const head = target.subarray(0, readFully(fd, target.subarray(0, headBytes), 0))
+      const { scanProblem, hits } = scan(head)
+      const hashes = sizeBytes > setup.hashBytesMax ? null : hashFile(fd, head, sizeBytes, shared)
+      const after = fstatSync(fd, { bigint: true })
+      return {
+        kind: 'examined',
+        id,
+        sizeBytes: Number(after.size),
+        changedNs: String(after.ctimeNs),
+        hashes,
+        scannedBytes: head.length,
+        scanProblem,
+        hits,
+      }
+    } catch (error) {
+      return { kind: 'unreadable', id, code: codeOf(error) }
+    }
+  }
+}
+
+/** Hashes the file's first `sizeBytes`, of which `head` is read already. `buffer` may hold the head. */
+function hashFile(fd: number, head: Buffer, sizeBytes: number, buffer: Buffer) {
+  if (head.length >= sizeBytes) {
+    return {
+      sha256: hash('sha256', head, 'hex'),
+      sha1: hash('sha1', head, 'hex'),
+      md5: hash('md5', head, 'hex'),
+    }
+  }
+  const sha256 = createHash('sha256').update(head)
+  const sha1 = createHash('sha1').update(head)
+  const md5 = createHash('md5').update(head)
+  // A file that grows while it is read must not be read without end.
+  for (let offset = head.length; offset < sizeBytes; ) {
+    const length = readFully(fd, buffer.subarray(0, Math.min(buffer.length, sizeBytes - offset)), offset)
+    if (length === 0) break
+    const part = buffer.subarray(0, length)
+    sha256.update(part)
+    sha1.update(part)
+    md5.update(part)
+    offset += length
+  }
+  return { sha256: sha256.digest('hex'), sha1: sha1.digest('hex'), md5: md5.digest('hex') }
+}
+
+/** Fills the buffer from the offset, short only at the end of the file. */
+function readFully(fd: number, buffer: Buffer, offset: number): number {
+  let length = 0
+  while (length < buffer.length) {
+    const count = readSync(fd, buffer, length, buffer.length - length, offset + length)
+    if (count === 0) break
+    length += count
+  }
+  return length
+}
+
+/** Null at the end of the input. */
+function readFrame(bytesMax: number): string | null {
+  const head = Buffer.alloc(4)
+  if (readInput(head) < head.length) return null
+  const length = head.readUInt32BE(0)
+  if (length > bytesMax) throw new RangeError(`a frame of ${length} bytes, at most ${bytesMax}`)
+  const body = Buffer.allocUnsafe(length)
+  return readInput(body) < length ? null : body.toString('utf8')
+}
+
+function readInput(buffer: Buffer): number {
+  let length = 0
+  while (length < buffer.length) {
+    const count = readSync(STDIN, buffer, length, buffer.length - length, null)
+    if (count === 0) break
+    length += count
+  }
+  return length
+}
+
+function writeReply(reply: ScanReply): void {
+  const frame = encodeFrame(reply)
+  for (let offset = 0; offset < frame.length; ) offset += writeSync(STDOUT, frame, offset)
+}
+
+function codeOf(error: unknown): string {
+  const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined
+  return code !== undefined && /^[A-Z0-9_]{1,32}$/.test(code) ? code : 'FAILED'
+}

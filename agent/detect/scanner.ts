@@ -1,0 +1,334 @@
+/**
+ * Examines the content of files: hashes and YARA rules, in a child process of its own that is ended and started
+ * again when it exceeds its bounds. Results are kept by the identity of the file and by its content, so that a
+ * file is read once however often it is run.
+ */
+import { createBackoff } from '../../shared/node/backoff.ts'
+import type { YaraSource } from '../../shared/node/content.ts'
+import type { Logger } from '../../shared/node/logger.ts'
+import { pause } from '../../shared/node/loop.ts'
+import type { ScannerProcess } from '../platform/linux/scanner-process.ts'
+import type { FileIdentity } from '../sensors/records.ts'
+import { createLru } from './lru.ts'
+import {
+  type OpenedIdentity,
+  openTarget,
+  type ScanTarget,
+  SKIP_REASONS,
+  type SkipReason,
+} from './open-target.ts'
+import { createOwnFiles } from './own-files.ts'
+import { createScanQueue, type OutcomeListener, type ScanJob } from './scan-queue.ts'
+import type { ExaminedReply } from './scan-reply.ts'
+import { type DescriptorPassing, type ScannerChild, startScannerChild } from './scanner-child.ts'
+import type { RuleHit } from './yara-engine.ts'
+
+export interface ContentFacts {
+  /** Null: the file is too large to hash. */
+  readonly hashes: { readonly sha256: string; readonly sha1: string; readonly md5: string } | null
+  readonly hits: readonly RuleHit[]
+  /** Bytes from the start that the rules saw; fewer than the file's size when it is large. */
+  readonly scannedBytes: number
+  /** Null: the rules ran to their end. */
+  readonly scanProblem: ExaminedReply['scanProblem']
+}
+
+export type ScanOutcome =
+  | { readonly kind: 'examined'; readonly facts: ContentFacts; readonly identity: OpenedIdentity }
+  | { readonly kind: 'skipped'; readonly reason: SkipReason; readonly detail: string }
+
+export interface ScannerOptions {
+  readonly sources: readonly YaraSource[]
+  /** Starts `cordon-agent scan-worker`; descriptor 3 is the given socket, when there is one. */
+  readonly startProcess: (descriptorSocket: number | null) => ScannerProcess
+  /** Null: without the native addon the child opens /proc/<agent>/fd/N, as the same user. */
+  readonly descriptors: DescriptorPassing | null
+  /** What lies below these is never read. */
+  readonly ownFolders: readonly string[]
+  readonly logger: Logger
+  readonly clock: () => number
+  readonly random?: () => number
+  /** Each child's pid, as soon as there is one: sensors leave it out. */
+  readonly onSpawn?: (pid: number) => void
+  readonly limits?: Partial<ScannerLimits>
+}
+
+export interface ScannerLimits {
+  readonly queueMax: number
+  readonly identitiesMax: number
+  readonly scanBytesMax: number
+  readonly hashBytesMax: number
+  readonly fileTimeoutMs: number
+  readonly startTimeoutMs: number
+  readonly residentBytesMax: number
+  readonly restartMinMs: number
+  readonly restartMaxMs: number
+}
+
+export const SCANNER_LIMITS: ScannerLimits = {
+  queueMax: 2_048,
+  identitiesMax: 16_384,
+  scanBytesMax: 64 * 1024 ** 2,
+  hashBytesMax: 1024 ** 3,
+  fileTimeoutMs: 10_000,
+  startTimeoutMs: 30_000,
+  residentBytesMax: 512 * 1024 ** 2,
+  restartMinMs: 200,
+  restartMaxMs: 30_000,
+}
+
+export interface ScannerStatus {
+  readonly state: 'stopped' | 'starting' | 'ready' | 'waiting'
+  readonly pid: number | null
+  /** `yara-x`, or `none`: files are hashed and not scanned. */
+  readonly engine: string
+  readonly isolation: readonly string[]
+  readonly ruleProblems: readonly string[]
+  readonly scanned: number
+  readonly cached: number
+  /** By reason; nothing is skipped in silence. */
+  readonly skipped: Readonly<Record<SkipReason, number>>
+  readonly restarts: number
+  readonly queued: number
+}
+
+export interface Scanner {
+  /** Keeps a child running and works the queue off until `signal` aborts; then the rest is `stopped`. */
+  run(signal: AbortSignal): Promise<void>
+  /** Calls the listener once, at once when the result is known. It must not throw. */
+  submit(target: ScanTarget, listener: OutcomeListener): void
+  examine(target: ScanTarget): Promise<ScanOutcome>
+  /** SHA-256 of a content that was read before; a look into a map. */
+  knownHash(identity: FileIdentity): string | undefined
+  status(): ScannerStatus
+}
+
+/** A child that lived this long is sound: the next restart is quick again. */
+const SOUND_AFTER_MS = 10_000
+
+interface Known {
+  readonly facts: ContentFacts
+  readonly identity: OpenedIdentity
+}
+
+export function createScanner(options: ScannerOptions): Scanner {
+  const limits: ScannerLimits = { ...SCANNER_LIMITS, ...options.limits }
+  const { logger, clock } = options
+  const queue = createScanQueue(limits.queueMax)
+  const ownFiles = createOwnFiles(options.ownFolders, clock)
+  const byIdentity = createLru<Known>(limits.identitiesMax)
+  const byContent = createLru<ContentFacts>(limits.identitiesMax)
+  const skipped = Object.fromEntries(SKIP_REASONS.map((reason) => [reason, 0])) as Record<SkipReason, number>
+  let wake: (() => void) | null = null
+  let isStopped = false
+  let state: ScannerStatus['state'] = 'stopped'
+  let child: ScannerChild | null = null
+  let scanned = 0
+  let cached = 0
+  let restarts = 0
+  let about = { engine: 'none', isolation: [] as readonly string[], problems: [] as readonly string[] }
+
+  function deliver(job: ScanJob, outcome: ScanOutcome): void {
+    if (outcome.kind === 'skipped') skipped[outcome.reason] += job.listeners.length
+    for (const listener of job.listeners) listener(outcome)
+  }
+
+  function skip(job: ScanJob, reason: SkipReason, detail: string): void {
+    deliver(job, { kind: 'skipped', reason, detail })
+  }
+
+  function remember(told: FileIdentity | null, reply: ExaminedReply, identity: OpenedIdentity): ContentFacts {
+    const facts: ContentFacts = {
+      hashes: reply.hashes,
+      hits: reply.hits,
+      scannedBytes: reply.scannedBytes,
+      scanProblem: reply.scanProblem,
+    }
+    // A content that changed while it was read, or was not read to its end, is looked at again next time.
+    const isSteady = reply.sizeBytes === identity.sizeBytes && BigInt(reply.changedNs) === identity.changedNs
+    const isWhole = reply.scanProblem === null || reply.scanProblem === 'no-engine'
+    if (!isSteady || !isWhole) return facts
+    // Files of equal content share one object.
+    const same = reply.hashes === null ? undefined : byContent.get(reply.hashes.sha256)
+    const shared = same ?? facts
+    if (reply.hashes !== null) byContent.set(reply.hashes.sha256, shared)
+    byIdentity.set(identityKey(identity), { facts: shared, identity })
+    // The kernel may name the device by another number than stat(2) does.
+    const isUnchanged =
+      told !== null && told.sizeBytes === identity.sizeBytes && told.changedNs === identity.changedNs
+    if (isUnchanged && told.device !== identity.device) {
+      byIdentity.set(identityKey(told), { facts: shared, identity })
+    }
+    return shared
+  }
+
+  async function work(job: ScanJob, worker: ScannerChild): Promise<void> {
+    const opened = await openTarget(job.target, ownFiles)
+    if (opened.kind === 'skipped') {
+      skip(job, opened.reason, opened.detail)
+      return
+    }
+    try {
+      const known = byIdentity.get(identityKey(opened.identity))
+      if (known !== undefined) {
+        cached += job.listeners.length
+        deliver(job, { kind: 'examined', facts: known.facts, identity: opened.identity })
+        return
+      }
+      await examineOpened(job, worker, opened.handle.fd, opened.identity)
+    } finally {
+      await opened.handle.close()
+    }
+  }
+
+  async function examineOpened(job: ScanJob, worker: ScannerChild, fd: number, identity: OpenedIdentity) {
+    const answer = await worker.examine(fd)
+    switch (answer.kind) {
+      case 'reply':
+        if (answer.reply.kind === 'unreadable') {
+          skip(job, 'unreadable', answer.reply.code)
+          return
+        }
+        scanned += 1
+        deliver(job, {
+          kind: 'examined',
+          facts: remember(job.target.identity, answer.reply, identity),
+          identity,
+        })
+        return
+      case 'timeout':
+      case 'memory':
+        skip(job, answer.kind, 'the scanner was ended because of it')
+        return
+      case 'lost':
+        job.lostCount += 1
+        // Once may be bad luck; a file that is there each time is the likely cause.
+        if (job.lostCount < 2 && !isStopped) queue.putBack(job)
+        else skip(job, isStopped ? 'stopped' : 'crashed', answer.why)
+    }
+  }
+
+  async function nextJob(worker: ScannerChild, signal: AbortSignal): Promise<ScanJob | null> {
+    for (;;) {
+      if (signal.aborted || worker.isGone()) return null
+      const job = queue.take()
+      if (job !== null) return job
+      // Woken by `submit` and by the end of the child. A race against `exited` here would hold one more
+      // reaction for each file as long as the child lives.
+      await new Promise<void>((resolve) => {
+        wake = resolve
+      })
+      wake = null
+    }
+  }
+
+  /** One child, from its start to its end. */
+  async function runChild(signal: AbortSignal): Promise<void> {
+    const worker = startScannerChild({
+      start: options.startProcess,
+      descriptors: options.descriptors,
+      setup: {
+        sources: options.sources,
+        scanBytesMax: limits.scanBytesMax,
+        hashBytesMax: limits.hashBytesMax,
+        // The engine gives up first where it can, which costs less than a new child.
+        scanTimeoutMs: Math.max(500, limits.fileTimeoutMs - 2_000),
+        dataBytesMax: limits.residentBytesMax * 2,
+      },
+      startTimeoutMs: limits.startTimeoutMs,
+      fileTimeoutMs: limits.fileTimeoutMs,
+      residentBytesMax: limits.residentBytesMax,
+    })
+    child = worker
+    worker.exited.then(() => wake?.())
+    const stop = () => void worker.stop()
+    signal.addEventListener('abort', stop, { once: true })
+    try {
+      if (worker.pid > 0) options.onSpawn?.(worker.pid)
+      const ready = await worker.ready
+      if (ready !== null) {
+        about = ready
+        state = 'ready'
+        logger.info({ pid: worker.pid, isolation: ready.isolation, engine: ready.engine }, 'scanner is ready')
+        for (const problem of ready.problems) logger.warn({ problem }, 'a rule was left out')
+        for (let job = await nextJob(worker, signal); job !== null; job = await nextJob(worker, signal)) {
+          await work(job, worker)
+        }
+      }
+    } finally {
+      signal.removeEventListener('abort', stop)
+      await worker.stop()
+      child = null
+    }
+    if (!signal.aborted) logger.warn({ why: await worker.exited }, 'scanner ended')
+  }
+
+  function submit(target: ScanTarget, listener: OutcomeListener): void {
+    const known = target.identity === null ? undefined : byIdentity.get(identityKey(target.identity))
+    if (known !== undefined) {
+      cached += 1
+      listener({ kind: 'examined', facts: known.facts, identity: known.identity })
+      return
+    }
+    if (isStopped) {
+      skipped.stopped += 1
+      listener({ kind: 'skipped', reason: 'stopped', detail: 'the scanner is stopped' })
+      return
+    }
+    for (const dropped of queue.add(targetKey(target), target, listener)) {
+      skip(dropped, 'queue-full', 'more files than can be examined')
+    }
+    wake?.()
+  }
+
+  return {
+    async run(signal) {
+      const backoff = createBackoff(limits.restartMinMs, limits.restartMaxMs, options.random)
+      while (!signal.aborted) {
+        const startedMs = clock()
+        state = 'starting'
+        try {
+          await runChild(signal)
+        } catch (error) {
+          logger.error({ error: String(error) }, 'scanner cannot be started')
+        }
+        if (signal.aborted) break
+        restarts += 1
+        state = 'waiting'
+        if (clock() - startedMs >= SOUND_AFTER_MS) backoff.reset()
+        await pause(backoff.next(), signal)
+      }
+      isStopped = true
+      state = 'stopped'
+      for (const job of queue.takeAll()) skip(job, 'stopped', 'the agent stops')
+    },
+    submit,
+    examine: (target) => new Promise((resolve) => submit(target, resolve)),
+    knownHash: (identity) => byIdentity.get(identityKey(identity))?.facts.hashes?.sha256,
+    status: () => ({
+      state,
+      pid: child?.pid ?? null,
+      engine: about.engine,
+      isolation: about.isolation,
+      ruleProblems: about.problems,
+      scanned,
+      cached,
+      skipped: { ...skipped },
+      restarts,
+      queued: queue.size,
+    }),
+  }
+}
+
+function identityKey(identity: FileIdentity): string {
+  return `${identity.device}:${identity.inode}:${identity.sizeBytes}:${identity.changedNs}`
+}
+
+/** One entry for each content that waits; where that is unknown, for each path. */
+function targetKey(target: ScanTarget): string {
+  if (target.identity !== null) return identityKey(target.identity)
+  // Told apart by their first letter: bytes read as Latin-1 may spell another file's name.
+  return typeof target.path === 'string'
+    ? `text ${target.path}`
+    : `bytes ${Buffer.from(target.path).toString('latin1')}`
+}
