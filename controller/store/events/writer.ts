@@ -146,7 +146,12 @@ export function createEventWriter(options: WriterOptions): EventWriter {
       const into = file?.hour === hour ? file : rollTo(hour)
       return commitGroup(into, group)
     } catch (error) {
-      if (!isCorruption(error)) return failAll(group, error, log)
+      // One batch that the file does not take must not cost the others of its group.
+      if (!isCorruption(error)) {
+        return group.length === 1
+          ? failAll(group, error, log)
+          : group.flatMap((one) => appendGroup(hour, [one]))
+      }
     }
     try {
       replaceCorrupt(hour)
