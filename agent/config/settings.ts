@@ -76,13 +76,21 @@ export const AGENT_SETTINGS = {
     fallback: 512 * 1024 ** 2,
     summary: 'Memory of the scanner process, above which it is restarted.',
   },
-  quarantineBytesMax: {
+  quarantineFileBytesMax: {
     type: 'number',
     minimum: 1024,
     maximum: 1024 ** 4,
-    environment: 'CORDON_AGENT_QUARANTINE_BYTES_MAX',
+    environment: 'CORDON_AGENT_QUARANTINE_FILE_BYTES_MAX',
     fallback: 1024 ** 3,
     summary: 'Bytes of the largest file that is taken into quarantine.',
+  },
+  quarantineBytesMax: {
+    type: 'number',
+    minimum: 1024,
+    maximum: 1024 ** 5,
+    environment: 'CORDON_AGENT_QUARANTINE_BYTES_MAX',
+    fallback: 4 * 1024 ** 3,
+    summary: 'Bytes of all files in quarantine together.',
   },
   testRoot: {
     type: 'text',

@@ -1,0 +1,42 @@
+/** The status report for a person at a terminal. */
+import type { StatusReport } from '../health/report.ts'
+
+const megabytes = (bytes: number) => `${(bytes / 1024 ** 2).toFixed(1)} MiB`
+
+/** Takes what the running agent answered. */
+export function describeStatus(answer: unknown): string {
+  // Only an agent of this very program answers on the socket in its own folder.
+  const report = answer as StatusReport
+  const rows: [string, string][] = [
+    ['agent', `${report.agentId} (pid ${report.pid}, version ${report.version}) since ${report.startedAt}`],
+    [
+      'connection',
+      `${report.connection.state} to ${report.connection.gatewayUrl}; ${report.connection.detail}`,
+    ],
+    ['certificate', `until ${report.certificate.expiresAt}; keyset ${report.certificate.keysetVersion}`],
+    ...report.sensors.map((sensor): [string, string] => [
+      sensor.name,
+      `${sensor.inForce ? 'IN FORCE' : 'not in force'}: ${sensor.reason}${sensor.inForce ? `; seen ${sensor.seen}, lost ${sensor.lost}` : ''}`,
+    ]),
+    ...report.refusedMounts.map((mount): [string, string] => [
+      'not watched',
+      `${mount.mountPoint}: ${mount.reason}`,
+    ]),
+    [
+      'events',
+      `${report.events.added} made, ${report.events.buffered} waiting (${megabytes(report.events.bufferedBytes)} on disk), ${report.events.dropped} dropped`,
+    ],
+    ...(report.events.trouble === null
+      ? []
+      : [['buffer', `TROUBLE: ${report.events.trouble}`] as [string, string]]),
+    [
+      'scanner',
+      `${report.scanner.state}, ${report.scanner.engine}; ${report.scanner.scanned} scanned, ${report.scanner.skipped} skipped, ${report.scanner.queued} queued, ${report.scanner.restarts} restarts`,
+    ],
+    ['isolation', report.scanner.isolation.join(', ') || 'none'],
+    ...report.scanner.ruleProblems.map((problem): [string, string] => ['rule problem', problem]),
+    ['interlock', report.interlock],
+    ['memory', megabytes(report.residentBytes)],
+  ]
+  return rows.map(([name, value]) => `${name.padEnd(14)} ${value}`).join('\n')
+}
