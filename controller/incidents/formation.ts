@@ -2,8 +2,15 @@
  * Forms incidents: takes each finding once, asks correlation where it belongs, writes it down with the
  * reason, and reopens what was thought contained when something new happens in it.
  */
+import { runEvery } from '../../shared/node/loop.ts'
 import type { Change } from '../api/services.ts'
-import { correlate, type Decision, type IncidentView, keysLeftBy } from '../correlate/correlate.ts'
+import {
+  correlate,
+  type Decision,
+  GROUPING_WINDOW_MS,
+  type IncidentView,
+  keysLeftBy,
+} from '../correlate/correlate.ts'
 import type { Finding } from '../correlate/finding.ts'
 import { clipped, severityRank, titleOf } from '../correlate/words.ts'
 import type { DetectionRow } from '../state/detections-table.ts'
@@ -13,19 +20,23 @@ import { incidentId } from './incident-id.ts'
 
 /** Both ends may find the same thing, moments apart; what comes this much later happened again. */
 const SAME_FINDING_MS = 2_000
+const PURGE_INTERVAL_MS = 3_600_000
 const REASON_CHARACTERS_MAX = 1_024
 
 export interface FormationDependencies {
   readonly state: State
   readonly announce: (change: Change) => void
+  readonly nowMs: () => number
 }
 
 export interface Formation {
   /** In a transaction of the caller or one of its own. The number of the incident the finding is in. */
   take(finding: Finding): number
+  /** Forgets what ended incidents were recognised by, until `signal` aborts. */
+  run(signal: AbortSignal): Promise<void>
 }
 
-export function createFormation({ state, announce }: FormationDependencies): Formation {
+export function createFormation({ state, announce, nowMs }: FormationDependencies): Formation {
   const view: IncidentView = {
     holders: state.groupingKeys.holders,
     activeOnHost: state.incidents.activeOnHost,
@@ -111,6 +122,8 @@ export function createFormation({ state, announce }: FormationDependencies): For
         return number
       })
     },
+    run: (signal) =>
+      runEvery(PURGE_INTERVAL_MS, signal, () => state.groupingKeys.purge(nowMs() - GROUPING_WINDOW_MS)),
   }
 }
 
