@@ -51,6 +51,7 @@ const REPEAT_AFTER_MS = 3_600_000
 const REMEMBERED_MAX = 16_384
 /** Of a rule that does not say how bad it is. */
 const UNSAID_SEVERITY: Severity = 'medium'
+const NONE_KNOWN: ReadonlySet<string> = new Set()
 
 /** One thing that was seen: the event, and the file it is about when there is one. */
 interface Subject {
@@ -144,13 +145,12 @@ export function createDetection(options: DetectionOptions): Detection {
         for (const match of matches) report({ source: event, file }, indicatorFinding(match))
       }
       if (content === null) return
-      const known = new Set(matches.map(({ indicator }) => indicator.id))
+      const known = matches.length === 0 ? NONE_KNOWN : new Set(matches.map(({ indicator }) => indicator.id))
       const pid = 'process.pid' in event ? (event['process.pid'] ?? null) : null
       scanner.submit({ ...content, pid }, (outcome) => contentRead(event, content, outcome, known))
     },
     handleAsked(content, outcome) {
-      const noneKnown: ReadonlySet<string> = new Set()
-      return contentRead(null, content, outcome, noneKnown)
+      return contentRead(null, content, outcome, NONE_KNOWN)
     },
     status: () => ({ detections, repeated }),
   }

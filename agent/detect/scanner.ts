@@ -108,6 +108,8 @@ const SOUND_AFTER_MS = 10_000
 
 interface Known {
   readonly facts: ContentFacts
+  /** Under which it is found; the kernel may name the device by another number than stat(2) does. */
+  readonly told: FileIdentity
   readonly identity: OpenedIdentity
 }
 
@@ -116,7 +118,7 @@ export function createScanner(options: ScannerOptions): Scanner {
   const { logger, clock } = options
   const queue = createScanQueue(limits.queueMax)
   const ownFiles = createOwnFiles(options.ownFolders, clock)
-  const byIdentity = createLru<Known>(limits.identitiesMax)
+  const byInode = createLru<Known>(limits.identitiesMax)
   const byContent = createLru<ContentFacts>(limits.identitiesMax)
   const skipped = Object.fromEntries(SKIP_REASONS.map((reason) => [reason, 0])) as Record<SkipReason, number>
   let wake: (() => void) | null = null
@@ -127,6 +129,16 @@ export function createScanner(options: ScannerOptions): Scanner {
   let cached = 0
   let restarts = 0
   let about = { engine: 'none', isolation: [] as readonly string[], problems: [] as readonly string[] }
+
+  /** An inode has one content at a time, so size and change time are compared, not part of the key. */
+  function knownFile(identity: FileIdentity): Known | undefined {
+    const known = byInode.get(inodeKey(identity))
+    const isSame =
+      known !== undefined &&
+      known.told.sizeBytes === identity.sizeBytes &&
+      known.told.changedNs === identity.changedNs
+    return isSame ? known : undefined
+  }
 
   function deliver(job: ScanJob, outcome: ScanOutcome): void {
     if (outcome.kind === 'skipped') skipped[outcome.reason] += job.listeners.length
@@ -152,12 +164,11 @@ export function createScanner(options: ScannerOptions): Scanner {
     const same = reply.hashes === null ? undefined : byContent.get(reply.hashes.sha256)
     const shared = same ?? facts
     if (reply.hashes !== null) byContent.set(reply.hashes.sha256, shared)
-    byIdentity.set(identityKey(identity), { facts: shared, identity })
-    // The kernel may name the device by another number than stat(2) does.
+    byInode.set(inodeKey(identity), { facts: shared, told: identity, identity })
     const isUnchanged =
       told !== null && told.sizeBytes === identity.sizeBytes && told.changedNs === identity.changedNs
     if (isUnchanged && told.device !== identity.device) {
-      byIdentity.set(identityKey(told), { facts: shared, identity })
+      byInode.set(inodeKey(told), { facts: shared, told, identity })
     }
     return shared
   }
@@ -169,7 +180,7 @@ export function createScanner(options: ScannerOptions): Scanner {
       return
     }
     try {
-      const known = byIdentity.get(identityKey(opened.identity))
+      const known = knownFile(opened.identity)
       if (known !== undefined) {
         cached += job.listeners.length
         deliver(job, { kind: 'examined', facts: known.facts, identity: opened.identity })
@@ -264,7 +275,7 @@ export function createScanner(options: ScannerOptions): Scanner {
   }
 
   function submit(target: ScanTarget, listener: OutcomeListener): void {
-    const known = target.identity === null ? undefined : byIdentity.get(identityKey(target.identity))
+    const known = target.identity === null ? undefined : knownFile(target.identity)
     if (known !== undefined) {
       cached += 1
       listener({ kind: 'examined', facts: known.facts, identity: known.identity })
@@ -304,7 +315,7 @@ export function createScanner(options: ScannerOptions): Scanner {
     },
     submit,
     examine: (target) => new Promise((resolve) => submit(target, resolve)),
-    knownHash: (identity) => byIdentity.get(identityKey(identity))?.facts.hashes?.sha256,
+    knownHash: (identity) => knownFile(identity)?.facts.hashes?.sha256,
     status: () => ({
       state,
       pid: child?.pid ?? null,
@@ -320,13 +331,13 @@ export function createScanner(options: ScannerOptions): Scanner {
   }
 }
 
-function identityKey(identity: FileIdentity): string {
-  return `${identity.device}:${identity.inode}:${identity.sizeBytes}:${identity.changedNs}`
+function inodeKey(identity: FileIdentity): string {
+  return `${identity.device}:${identity.inode}`
 }
 
 /** One entry for each content that waits; where that is unknown, for each path. */
 function targetKey(target: ScanTarget): string {
-  if (target.identity !== null) return identityKey(target.identity)
+  if (target.identity !== null) return `${inodeKey(target.identity)}:${target.identity.changedNs}`
   // Told apart by their first letter: bytes read as Latin-1 may spell another file's name.
   return typeof target.path === 'string'
     ? `text ${target.path}`
