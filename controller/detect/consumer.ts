@@ -16,6 +16,7 @@ import type { Alerts } from '../audit/alerts.ts'
 import { type Finding, findingFromDetection, findingFromTamper, type Origin } from '../correlate/finding.ts'
 import type { State } from '../state/state.ts'
 import type { EventTail, StoredEvent } from '../store/event-store.ts'
+import type { Examine } from './examiner.ts'
 
 const CONSUMER = 'detect'
 const ROWS_MAX = 1_000
@@ -29,7 +30,7 @@ export interface ConsumerDependencies {
   readonly state: State
   readonly tail: EventTail
   /** Detections that the fleet's indicators make of an event. Fast: called for each one. */
-  readonly examine: (event: CordonEvent, agentId: string) => readonly DetectionEvent[]
+  readonly examine: Examine
   readonly takeFinding: (finding: Finding) => void
   readonly applyAgentState: (agentId: string, event: EventOf<'action-state'>, receivedMs: number) => void
   readonly hosts: {

@@ -18,7 +18,7 @@ import type { State } from '../state/state.ts'
 import { wasCovered } from './containment.ts'
 import { incidentId } from './incident-id.ts'
 
-/** Both ends may find the same thing, moments apart; what comes this much later happened again. */
+/** What one end finds again this much later happened again; sooner, it is the same burst. */
 const SAME_FINDING_MS = 2_000
 const PURGE_INTERVAL_MS = 3_600_000
 const REASON_CHARACTERS_MAX = 1_024
@@ -61,7 +61,8 @@ export function createFormation({ state, announce, nowMs }: FormationDependencie
     }
     const incident = state.incidents.get(known.incident)
     if (incident === undefined || incident.status === 'open') return
-    const happenedAgain = finding.eventMs > known.last_detected_ms + SAME_FINDING_MS
+    const toldBefore = finding.source === 'agent' ? known.seen_by_agent > 0 : known.seen_by_fleet > 0
+    const happenedAgain = toldBefore && finding.eventMs > known.last_detected_ms + SAME_FINDING_MS
     if (!happenedAgain || wasCovered(state, incident.number, finding)) return
     reopen(incident.number, finding, `${finding.ruleName} was found again on ${finding.hostName}.`)
     // An incident that was quiet for long has lost its keys.
