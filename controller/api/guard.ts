@@ -62,8 +62,9 @@ export interface Caller {
 
 /** Where the request went to and came from. */
 export function checkPlace(request: FastifyRequest, place: Place): Problem | undefined {
-  const host = request.headers.host?.toLowerCase()
-  if (host === undefined || !place.hosts.has(host)) {
+  // Of two Host headers a proxy before us may have read the other one.
+  const [host, another] = request.raw.headersDistinct['host'] ?? []
+  if (host === undefined || another !== undefined || !place.hosts.has(host.toLowerCase())) {
     return problem('wrongHost', 'this host name is not served here', `The address is ${place.origin}`)
   }
   const { origin } = request.headers

@@ -108,7 +108,8 @@ function fieldOf(item: unknown, path: string): unknown {
 }
 
 const GAP = '  '
-const COLUMN_WIDTH_MIN = 8
+/** Narrower than this nothing can be read; the second is for terminals that are too narrow for all columns. */
+const COLUMN_WIDTHS_MIN = [12, 3] as const
 
 function tableOf<Item>(
   items: readonly Item[],
@@ -166,20 +167,27 @@ function fitWidths<Item>(
   const widths = [...natural]
   if (widthMax === undefined) return widths
   let excess = widths.reduce((sum, width) => sum + width, 0) + GAP.length * (widths.length - 1) - widthMax
-  const shrink = (candidates: readonly number[]) => {
+  const shrink = (candidates: readonly number[], widthMin: number) => {
     while (excess > 0) {
       const widest = candidates.reduce(
         (best, at) => ((widths[at] ?? 0) > (widths[best] ?? 0) ? at : best),
         candidates[0] ?? 0,
       )
       const width = widths[widest] ?? 0
-      if (candidates.length === 0 || width <= COLUMN_WIDTH_MIN) return
+      if (candidates.length === 0 || width <= widthMin) return
       widths[widest] = width - 1
       excess -= 1
     }
   }
-  shrink(columns.flatMap(({ gives }, index) => (gives ? [index] : [])))
-  shrink(columns.map((_, index) => index))
+  const [readable, least] = COLUMN_WIDTHS_MIN
+  shrink(
+    columns.flatMap(({ gives }, index) => (gives ? [index] : [])),
+    readable,
+  )
+  shrink(
+    columns.map((_, index) => index),
+    least,
+  )
   return widths
 }
 
