@@ -115,13 +115,16 @@ program
   })
 
 program
-  .command('keyset-add')
-  .description(
-    'Signs a new keyset with one operator more, by the root. A running controller takes it at its next start.',
-  )
-  .argument('<name:publickey[:classes]>')
-  .action(async (text: string) => {
-    const keyset = await addOperator(settings(), parseOperator(text))
+  .command('keyset')
+  .description('Who may sign commands; changed by the root’s key alone.')
+  .command('add')
+  .description('Signs a new keyset with one operator more. A running controller takes it at its next start.')
+  .requiredOption('--name <name>', 'name of the operator')
+  .requiredOption('--public-key <hex>', 'as `cordon keys ls` shows it')
+  .option('--classes <letters>', 'C (contain, release), D (destroy) or both', 'CD')
+  .action(async (options: { name: string; publicKey: string; classes: string }) => {
+    const operator = parseOperator(`${options.name}:${options.publicKey}:${options.classes}`)
+    const keyset = await addOperator(settings(), operator)
     say(`keyset ${keyset.version} trusts ${keyset.operators.map((one) => one.name).join(', ')}`)
   })
 

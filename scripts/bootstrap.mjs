@@ -23,6 +23,7 @@ if (!script) {
 }
 
 installPackages()
+pointAtCheckout()
 run(findNode(), [join(root, script), ...rest])
 
 /** `npm ci`, once per content of package-lock.json. */
@@ -50,6 +51,19 @@ function installPackages() {
   }
   writeFileSync(stampPath, wanted)
   if (!quiet) console.error(`cordon: packages installed in ${Math.round((Date.now() - started) / 1000)} s`)
+}
+
+/** From a checkout the programs find the state that `npm start` made, unless told otherwise. */
+function pointAtCheckout() {
+  const state = join(root, '.cordon')
+  const places = {
+    CORDON_CLI_HOME: join(state, 'operators', 'operator'),
+    CORDON_AGENT_STATE: join(state, 'agent'),
+    CORDON_CONTROLLER_STATE: join(state, 'controller'),
+  }
+  for (const [name, place] of Object.entries(places)) {
+    if (process.env[name] === undefined && existsSync(place)) process.env[name] = place
+  }
 }
 
 /** The pinned Node where its package has a binary for this machine, else this one when it is new enough. */

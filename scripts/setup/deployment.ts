@@ -15,8 +15,8 @@ export const CLI = 'controller/cli/cordon.ts'
 export interface Folders {
   readonly controller: string
   readonly agent: string
-  /** Home of the operator command: keys, session. */
-  readonly cli: string
+  /** Homes of operators, each with its keys and session: `operator` is that of `npm run cordon`. */
+  readonly operators: string
   readonly logs: string
   /** The only place where this agent kills and quarantines. */
   readonly testRoot: string
@@ -32,8 +32,17 @@ export interface DeploymentOptions {
   readonly folder: string
   /** Told one line per step that takes a while or makes something. */
   readonly say: (line: string) => void
+  /** Operators whose keys are made and trusted, when they are not yet; the first is there from the start. */
+  readonly operators: readonly string[]
   readonly agentEnvironment?: Readonly<Record<string, string>>
   readonly controllerEnvironment?: Readonly<Record<string, string>>
+}
+
+/** What the agent said when it was ready. */
+export interface AgentFacts {
+  readonly agentId: string
+  readonly pid: number
+  readonly sensors: readonly string[]
 }
 
 export interface Deployment {
@@ -42,8 +51,7 @@ export interface Deployment {
   readonly apiUrl: string
   readonly controller: Program
   readonly agent: Program
-  /** Environment with which the operator command finds this deployment. */
-  readonly cliEnvironment: Readonly<Record<string, string>>
+  readonly agentFacts: AgentFacts
   stop(): Promise<void>
 }
 
@@ -59,7 +67,7 @@ export function foldersOf(folder: string): Folders {
   const folders = {
     controller: join(real, 'controller'),
     agent: join(real, 'agent'),
-    cli: join(real, 'cli'),
+    operators: join(real, 'operators'),
     logs: join(real, 'logs'),
     testRoot: join(real, 'demo'),
   }
@@ -72,7 +80,7 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
   const folders = foldersOf(options.folder)
   const ports = await choosePorts(join(options.folder, 'ports.json'))
   const environment = controllerEnvironment(folders, ports, options)
-  await initController(folders, environment, options.say)
+  await ensureOperators(folders, environment, options)
   const { program: controller } = await startProgram({
     name: 'cordon-controller',
     script: CONTROLLER,
@@ -83,14 +91,14 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     readyTimeoutMs: 60_000,
   })
   try {
-    const agent = await startAgent(folders, ports, environment, options)
+    const { agent, agentFacts } = await startAgent(folders, ports, environment, options)
     return {
       folders,
       ports,
       apiUrl: `http://localhost:${ports.api}`,
       controller,
       agent,
-      cliEnvironment: { CORDON_CLI_HOME: folders.cli },
+      agentFacts,
       stop: () => stopDeployment(agent, controller),
     }
   } catch (error) {
@@ -128,24 +136,34 @@ export function controllerEnvironment(
   }
 }
 
-/** Root, issuers, keyset and one operator key, on the first start only. */
-async function initController(
+/** Root, issuers and keyset on the first start; further operators as they are asked for. */
+async function ensureOperators(
   folders: Folders,
   environment: Record<string, string>,
-  say: (line: string) => void,
+  options: DeploymentOptions,
 ): Promise<void> {
-  if (existsSync(join(folders.controller, 'authority'))) return
-  say('first start: making root, issuers, keyset and one operator key ...')
-  const key = await createOperatorKey('operator', folders.cli)
-  const ran = await runProgram(CONTROLLER, ['init', '--operator', `operator:${key}`], environment)
-  if (ran.code !== 0) throw new Error(`cordon-controller init failed:\n${ran.stderr}`)
-  for (const line of ran.stdout.trimEnd().split('\n')) say(line)
+  const { say } = options
+  for (const name of options.operators) {
+    const home = join(folders.operators, name)
+    if (existsSync(join(home, 'keys', `${name}.pub.json`))) continue
+    const isNew = !existsSync(join(folders.controller, 'authority'))
+    if (isNew) say('first start: making root, issuers, keyset and one operator key ...')
+    const key = await createOperatorKey(name, home)
+    const args = isNew
+      ? ['init', '--operator', `${name}:${key}`]
+      : ['keyset', 'add', '--name', name, '--public-key', key]
+    const ran = await runProgram(CONTROLLER, args, environment)
+    if (ran.code !== 0) throw new Error(`cordon-controller ${args[0]} failed:\n${ran.stderr}`)
+    for (const line of ran.stdout.trimEnd().split('\n')) say(`  ${line}`)
+    if (isNew)
+      say(`  made operator key             ${home}/keys: unprotected, so that this start asks nothing`)
+  }
 }
 
-/** Makes an unprotected Ed25519 key in the CLI home and gives its public half, lower-case hex. */
-export async function createOperatorKey(name: string, cliHome: string): Promise<string> {
+/** Makes an unprotected Ed25519 key in an operator's home and gives its public half, lower-case hex. */
+async function createOperatorKey(name: string, home: string): Promise<string> {
   const ran = await runProgram(CLI, ['keys', 'create', name, '--no-passphrase', '--json'], {
-    CORDON_CLI_HOME: cliHome,
+    CORDON_CLI_HOME: home,
   })
   if (ran.code !== 0) throw new Error(`cordon keys create failed:\n${ran.stderr}`)
   const made: { publicKey: string } = JSON.parse(ran.stdout)
@@ -157,7 +175,7 @@ async function startAgent(
   ports: Ports,
   environment: Record<string, string>,
   options: DeploymentOptions,
-): Promise<Program> {
+): Promise<{ agent: Program; agentFacts: AgentFacts }> {
   const agentEnvironment = {
     CORDON_AGENT_STATE: folders.agent,
     CORDON_AGENT_GATEWAY_URL: `wss://127.0.0.1:${ports.gateway}`,
@@ -174,7 +192,7 @@ async function startAgent(
     if (enrolled.code !== 0) throw new Error(`cordon-agent enroll failed:\n${enrolled.stderr}`)
     options.say(enrolled.stdout.trim())
   }
-  const { program } = await startProgram({
+  const { program: agent, readyLine } = await startProgram({
     name: 'cordon-agent',
     script: AGENT,
     args: ['run', '--stop-with-stdin'],
@@ -183,5 +201,5 @@ async function startAgent(
     readyPrefix: 'READY ',
     readyTimeoutMs: 60_000,
   })
-  return program
+  return { agent, agentFacts: JSON.parse(readyLine) }
 }

@@ -11,14 +11,13 @@ beforeEach(() => {
 afterEach(() => rmSync(folder, { recursive: true, force: true }))
 
 test('a second taker is told who holds it, and gets it after the release', () => {
-  const path = join(folder, 'lock')
-  const first = takeLock(path)
+  const first = takeLock(folder)
   if (!first.ok) throw new Error('the lock of an empty folder is free')
   first.describe('http://localhost:1')
-  const second = takeLock(path)
+  const second = takeLock(folder)
   expect(second).toMatchObject({ ok: false, holder: { pid: process.pid, url: 'http://localhost:1' } })
   first.release()
-  const third = takeLock(path)
+  const third = takeLock(folder)
   expect(third.ok).toBe(true)
   if (third.ok) third.release()
 })
@@ -28,9 +27,8 @@ test.each([
   ['a pid that another process has now', `{"pid":${process.pid},"startTicks":1,"url":""}`],
   ['half-written text', '{"pid":'],
 ])('a lock left by %s is taken over', (_, text) => {
-  const path = join(folder, 'lock')
-  writeFileSync(path, text)
-  const lock = takeLock(path)
+  writeFileSync(join(folder, 'lock'), text)
+  const lock = takeLock(folder)
   expect(lock.ok).toBe(true)
   if (lock.ok) lock.release()
 })

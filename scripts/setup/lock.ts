@@ -1,5 +1,6 @@
 /** One instance per state folder: a lock file that names its process by pid and start time. */
-import { closeSync, openSync, readFileSync, unlinkSync, writeSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, readFileSync, unlinkSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
 import { readStat } from '../../agent/platform/linux/proc.ts'
 
 export interface LockHolder {
@@ -13,7 +14,10 @@ export type LockResult =
   | { readonly ok: true; readonly describe: (url: string) => void; readonly release: () => void }
   | { readonly ok: false; readonly holder: LockHolder }
 
-export function takeLock(path: string): LockResult {
+/** Makes the folder when it is missing. */
+export function takeLock(folder: string): LockResult {
+  mkdirSync(folder, { recursive: true, mode: 0o700 })
+  const path = join(folder, 'lock')
   for (;;) {
     try {
       const descriptor = openSync(path, 'wx', 0o600)

@@ -9,6 +9,7 @@ export const ROOT = join(import.meta.dirname, '..', '..')
 export interface Program {
   readonly name: string
   readonly pid: number
+  readonly logPath: string
   /** Resolves with the exit code (null: a signal) once the process is gone. */
   readonly exited: Promise<number | null>
   running(): boolean
@@ -45,7 +46,7 @@ export async function startProgram(options: StartOptions): Promise<{ program: Pr
     { stdio: ['pipe', 'pipe', log], env: { ...process.env, ...options.environment }, detached: true },
   )
   closeSync(log)
-  const program = wrap(options.name, child)
+  const program = wrap(options.name, options.logPath, child)
   if (child.stdout === null) throw new Error('the program was started with a pipe as its standard output')
   const lines = createInterface({ input: child.stdout })
   const ready = new Promise<string>((resolve) => {
@@ -71,7 +72,7 @@ export async function startProgram(options: StartOptions): Promise<{ program: Pr
   )
 }
 
-function wrap(name: string, child: ChildProcess): Program {
+function wrap(name: string, logPath: string, child: ChildProcess): Program {
   const exited = new Promise<number | null>((resolve) => {
     child.once('exit', (code) => resolve(code))
     child.once('error', () => resolve(null))
@@ -82,6 +83,7 @@ function wrap(name: string, child: ChildProcess): Program {
   }
   return {
     name,
+    logPath,
     pid: child.pid ?? 0,
     exited,
     running,
