@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { HOST_A, HOST_B, NOW_MS } from '../correlate/testing/findings.ts'
+import { HOST_A, HOST_B } from '../correlate/testing/findings.ts'
 import { createFormation } from '../incidents/formation.ts'
 import { openTemporaryState } from '../state/testing/temporary-state.ts'
 import type { ConsumerDependencies } from './consumer.ts'
@@ -78,7 +78,7 @@ test.each([
         return result
       }
     }
-    const formation = createFormation({ state, announce: () => undefined, nowMs: () => NOW_MS })
+    const formation = createFormation({ state, announce: () => undefined })
     const overrides: { readonly [Where in typeof where]?: Partial<ConsumerDependencies> } = {
       takeFinding: { takeFinding: sometimes(formation.take) },
       announce: { announce: sometimes(() => undefined) },

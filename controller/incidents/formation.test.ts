@@ -12,6 +12,7 @@ import {
   sentKill,
   type TestDomain,
 } from '../dispatch/testing/domain.ts'
+import { forgetEndedIncidents } from './formation.ts'
 import { DetectionRecord, Incident } from './incident.ts'
 
 const incidentCheck = compileSchema(Incident)
@@ -141,7 +142,7 @@ test('incidents whose window has ended are no longer recognised, and others stil
   domain.formation.take(processFinding(HOST_A, [90], 0, { receivedMs }))
   domain.clock.nowMs = NOW_MS + 51 + GROUPING_WINDOW_MS
   const stop = new AbortController()
-  const running = domain.formation.run(stop.signal)
+  const running = forgetEndedIncidents(domain.state, () => domain.clock.nowMs, stop.signal)
   stop.abort()
   await running
   const has = (number: number, pid: number) =>

@@ -26,17 +26,14 @@ const REASON_CHARACTERS_MAX = 1_024
 export interface FormationDependencies {
   readonly state: State
   readonly announce: (change: Change) => void
-  readonly nowMs: () => number
 }
 
 export interface Formation {
   /** In a transaction of the caller or one of its own. The number of the incident the finding is in. */
   take(finding: Finding): number
-  /** Forgets what ended incidents were recognised by, until `signal` aborts. */
-  run(signal: AbortSignal): Promise<void>
 }
 
-export function createFormation({ state, announce, nowMs }: FormationDependencies): Formation {
+export function createFormation({ state, announce }: FormationDependencies): Formation {
   const view: IncidentView = {
     holders: state.groupingKeys.holders,
     activeOnHost: state.incidents.activeOnHost,
@@ -123,9 +120,16 @@ export function createFormation({ state, announce, nowMs }: FormationDependencie
         return number
       })
     },
-    run: (signal) =>
-      runEvery(PURGE_INTERVAL_MS, signal, () => state.groupingKeys.purge(nowMs() - GROUPING_WINDOW_MS)),
   }
+}
+
+/** Forgets what ended incidents were recognised by, now and each hour until `signal` aborts. */
+export async function forgetEndedIncidents(
+  state: Pick<State, 'groupingKeys'>,
+  nowMs: () => number,
+  signal: AbortSignal,
+): Promise<void> {
+  await runEvery(PURGE_INTERVAL_MS, signal, () => state.groupingKeys.purge(nowMs() - GROUPING_WINDOW_MS))
 }
 
 function effectOf(number: number, finding: Finding) {

@@ -58,7 +58,7 @@ export function createAttackConsumer(
   const audit = createAuditLog(state, nowMs)
   const log = createSilentLogger()
   const announce = () => undefined
-  const formation = createFormation({ state, announce, nowMs })
+  const formation = createFormation({ state, announce })
   return createConsumer({
     state,
     tail: store,

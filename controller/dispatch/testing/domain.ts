@@ -154,7 +154,7 @@ export function createTestDomain() {
   const log = createSilentLogger()
   const alerts = createAlerts({ state, audit, log, nowMs })
   const containment = createContainment({ state, announce, nowMs })
-  const formation = createFormation({ state, announce, nowMs })
+  const formation = createFormation({ state, announce })
   const revoked = new Set<string>()
   let random = 0
   const dispatch = createDispatch({
