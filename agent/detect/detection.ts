@@ -33,7 +33,7 @@ export interface DetectionOptions {
   readonly repeatAfterMs?: number
 }
 
-export interface DetectionStatus {
+interface DetectionStatus {
   readonly detections: number
   /** Detections that were made again within `repeatAfterMs`, and not told again. */
   readonly repeated: number

@@ -31,7 +31,7 @@ export interface PathMatch {
   readonly finding: Finding
 }
 
-export type PathSkipReason =
+type PathSkipReason =
   | SkipReason
   | 'other-device'
   | 'too-deep'

@@ -18,7 +18,7 @@ export interface ScannerChildOptions {
 }
 
 /** How the examination of one file ended. `lost`: the child is gone, and was not ended for this file's sake. */
-export type ChildAnswer =
+type ChildAnswer =
   | { readonly kind: 'reply'; readonly reply: Exclude<ScanReply, { kind: 'ready' }> }
   | { readonly kind: 'timeout' | 'memory' }
   | { readonly kind: 'lost'; readonly why: string }

@@ -53,7 +53,7 @@ export interface ScannerOptions {
   readonly limits?: Partial<ScannerLimits>
 }
 
-export interface ScannerLimits {
+interface ScannerLimits {
   readonly queueMax: number
   readonly identitiesMax: number
   readonly scanBytesMax: number
@@ -65,7 +65,7 @@ export interface ScannerLimits {
   readonly restartMaxMs: number
 }
 
-export const SCANNER_LIMITS: ScannerLimits = {
+const SCANNER_LIMITS: ScannerLimits = {
   queueMax: 2_048,
   identitiesMax: 16_384,
   scanBytesMax: 64 * 1024 ** 2,

@@ -24,7 +24,7 @@ export interface ProcessContext {
   readonly sha256: string | undefined
 }
 
-export type DetectionEngine = DetectionEvent['cordon.detection.engine']
+type DetectionEngine = DetectionEvent['cordon.detection.engine']
 
 export interface Finding {
   readonly engine: DetectionEngine
@@ -43,7 +43,7 @@ export interface Finding {
   readonly matched: Readonly<Record<string, string>>
 }
 
-export interface DetectionKeyParts {
+interface DetectionKeyParts {
   /** The host: the same file on two hosts is two detections. */
   readonly agentId: string
   readonly engine: DetectionEngine
@@ -55,7 +55,7 @@ export interface DetectionKeyParts {
 }
 
 /** The text whose SHA-256 (its first 16 bytes in hex) is the id of the detection. */
-export function detectionKey(parts: DetectionKeyParts): string {
+function detectionKey(parts: DetectionKeyParts): string {
   return JSON.stringify([
     'cordon-detection-1',
     parts.agentId,
@@ -71,7 +71,7 @@ export type FileFacts = Partial<
 >
 
 /** Both ends have what this needs: the event, and for a content its hash. */
-export function detectionSubject(
+function detectionSubject(
   source: CordonEvent,
   facts: FileFacts,
   concerns: Finding['concerns'],

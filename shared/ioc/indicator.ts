@@ -8,7 +8,7 @@ import { SeveritySchema, Timestamp } from '../events/event.ts'
 import { parseAddress, parseNetwork } from './address.ts'
 import { GLOB_CHARACTERS_MAX, isGlob } from './glob.ts'
 
-export const INDICATOR_TYPES = [
+const INDICATOR_TYPES = [
   'sha256',
   'sha1',
   'md5',
@@ -19,7 +19,7 @@ export const INDICATOR_TYPES = [
   'fileName',
   'filePath',
 ] as const
-export type IndicatorType = (typeof INDICATOR_TYPES)[number]
+type IndicatorType = (typeof INDICATOR_TYPES)[number]
 
 const IndicatorSchema = Type.Object(
   {
@@ -53,7 +53,7 @@ export type Indicator = Readonly<Static<typeof IndicatorSchema>>
 const validator = Compile(IndicatorSchema)
 
 /** Entries of one list; a larger list is refused as a whole. */
-export const INDICATORS_MAX = 2_000_000
+const INDICATORS_MAX = 2_000_000
 const PROBLEMS_MAX = 100
 
 export interface LoadedIndicators {
