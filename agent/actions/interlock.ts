@@ -5,7 +5,7 @@
  * refuses to touch any process or file outside the test root or test cgroup that it was given at its start.
  */
 import { realpathSync } from 'node:fs'
-import { ancestorsOf, type ProcessFacts, readStat } from '../platform/linux/processes.ts'
+import { ancestorsOf, type ProcessFacts, type ProcessStat, readStat } from '../platform/linux/processes.ts'
 
 export type Permission = { readonly ok: true } | { readonly ok: false; readonly reason: string }
 
@@ -21,8 +21,8 @@ export interface InterlockOptions {
 }
 
 export interface Interlock {
-  /** `facts` were read from /proc at the time of the action. */
-  permitsProcess(facts: ProcessFacts): Permission
+  /** `facts` were read from /proc at the time of the action; `known` is a walk of that time, if there was one. */
+  permitsProcess(facts: ProcessFacts, known?: ReadonlyMap<number, ProcessStat>): Permission
   /** `realPath`: the parent's real path and the name, as bytes or text. */
   permitsFile(realPath: Uint8Array | string): Permission
   /** `networkNamespace`: where isolation would be put in force. */
@@ -37,8 +37,8 @@ export function createInterlock(options: InterlockOptions): Interlock {
   const root = resolveTestRoot(options.testRoot)
   const cgroup = resolveTestCgroup(options.testCgroup)
 
-  function permitsProcess(facts: ProcessFacts): Permission {
-    const never = refusedAlways(facts, agentPid)
+  function permitsProcess(facts: ProcessFacts, known?: ReadonlyMap<number, ProcessStat>): Permission {
+    const never = refusedAlways(facts, agentPid, known)
     if (never !== null) return refuse(`${describe(facts)} is ${never}: no action ever touches it`)
     if (options.installedAsService) return PERMITTED
     if (cgroup.components && facts.cgroups.some((path) => isInside(splitPath(path), cgroup.components))) {
@@ -80,15 +80,19 @@ export function createInterlock(options: InterlockOptions): Interlock {
   return { permitsProcess, permitsFile, permitsIsolation }
 }
 
-function refusedAlways(facts: ProcessFacts, agentPid: number): string | null {
+function refusedAlways(
+  facts: ProcessFacts,
+  agentPid: number,
+  known?: ReadonlyMap<number, ProcessStat>,
+): string | null {
   if (facts.pid === 1) return 'the first process of the host'
   if (facts.kernelThread) return 'a thread of the kernel'
   if (facts.pid === agentPid) return 'the agent itself'
   if (facts.ancestors.includes(agentPid)) return 'a process of the agent'
   // The agent's ancestors change when one of them ends, so they are read each time.
-  const agent = readStat(agentPid)
+  const agent = known?.get(agentPid) ?? readStat(agentPid)
   if (!agent) return 'beyond judgement, as the agent cannot see its own process'
-  if (ancestorsOf(agent).includes(facts.pid)) return 'an ancestor of the agent'
+  if (ancestorsOf(agent, known).includes(facts.pid)) return 'an ancestor of the agent'
   return null
 }
 

@@ -48,11 +48,10 @@ const MIGRATIONS = [
    INSERT INTO replay_mark VALUES (1, 0, 0);`,
 ]
 
-/** Commands that are kept after their end, for answers to repeats and for `status`. */
-export const ENDED_COMMANDS_MAX = 10_000
+const ENDED_MAX = 10_000
 
 /** `unknown` is an end too, though what a probe finds may still follow it at once. */
-export const END_STATES: ReadonlySet<AgentCommandState> = new Set([
+const END_STATES: ReadonlySet<AgentCommandState> = new Set([
   'done',
   'failed',
   'refused',
@@ -98,6 +97,8 @@ export interface JournalOptions {
   readonly emit: (event: ActionStateEvent) => void
   readonly clock: () => number
   readonly logger: Pick<Logger, 'error'>
+  /** Ended commands kept for answers to repeats and for `status`. */
+  readonly endedMax?: number
   readonly nativeBinding?: string
 }
 
@@ -169,7 +170,7 @@ export function openJournal(options: JournalOptions): Journal {
     statements.raiseMark.run(command)
     if (inserted.changes === 0) return false
     statements.change.run(command.commandId, 'received', command.receivedMs, cut(reason), '{}')
-    statements.forget.run(ENDED_COMMANDS_MAX)
+    statements.forget.run(options.endedMax ?? ENDED_MAX)
     return true
   })
 
@@ -287,7 +288,8 @@ function prepare(db: Sqlite) {
     forget: db.prepare<[number]>(
       `DELETE FROM command WHERE ended = 1 AND (epoch, sequence) <= (
          SELECT epoch, sequence FROM command WHERE ended = 1
-         ORDER BY epoch DESC, sequence DESC LIMIT 1 OFFSET ?)`,
+         ORDER BY epoch DESC, sequence DESC LIMIT 1 OFFSET ?)
+       AND command_id NOT IN (SELECT command_id FROM state_change WHERE told = 0)`,
     ),
   }
 }

@@ -52,7 +52,8 @@ export function createKillAction(options: KillOptions): Kill {
     if (stopping.kind !== 'stopped') return stopping
     using tree = stopping.tree
     const { survivors, denied } = await killTree(tree, signal)
-    const strays = request.args.tree ? strayDescendants(tree, treeOptions, key) : []
+    // A tree that stood still as a whole left nobody behind.
+    const strays = tree.complete ? [] : strayDescendants(tree, treeOptions, key)
     const proof = {
       ...figures(tree),
       survivors: survivors.length + strays.length,

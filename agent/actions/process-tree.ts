@@ -18,7 +18,7 @@ import type { ProcessKey } from '../sensors/records.ts'
 import type { Refusal } from './action.ts'
 import type { Interlock } from './interlock.ts'
 
-export const TREE_PROCESSES_MAX = 4_096
+const TREE_PROCESSES_MAX = 4_096
 /** Looks at the process table; a storm that outruns this many is killed as far as it was found. */
 const ROUNDS_MAX = 100
 const EXIT_WAIT_MS = 5_000
@@ -157,7 +157,7 @@ function admit(
       handle[Symbol.dispose]()
       continue
     }
-    const permission = options.interlock.permitsProcess(facts)
+    const permission = options.interlock.permitsProcess(facts, stats)
     // Where it was is no longer told of one that is ending, and it needs nobody to end it.
     if (!permission.ok && isEnding(stat)) {
       handle[Symbol.dispose]()

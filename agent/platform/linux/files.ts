@@ -145,7 +145,7 @@ export async function namesOfInode(
 }
 
 /** Plain components of an absolute path, or null. */
-export function splitPath(path: Buffer): Buffer[] | null {
+function splitPath(path: Buffer): Buffer[] | null {
   if (path.length < 2 || path.length > PATH_BYTES_MAX || path[0] !== SLASH || path.includes(0)) return null
   const components: Buffer[] = []
   for (let start = 1; start <= path.length; ) {
