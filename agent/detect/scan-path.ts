@@ -31,13 +31,7 @@ export interface PathMatch {
   readonly finding: Finding
 }
 
-type PathSkipReason =
-  | SkipReason
-  | 'other-device'
-  | 'too-deep'
-  | 'too-many'
-  | 'cancelled'
-  | 'partly-scanned'
+type PathSkipReason = SkipReason | 'other-device' | 'too-deep' | 'too-many' | 'cancelled' | 'partly-scanned'
 
 export interface ScanPathSummary {
   /** Files that were examined. */

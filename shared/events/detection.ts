@@ -71,11 +71,7 @@ export type FileFacts = Partial<
 >
 
 /** Both ends have what this needs: the event, and for a content its hash. */
-function detectionSubject(
-  source: CordonEvent,
-  facts: FileFacts,
-  concerns: Finding['concerns'],
-): string {
+function detectionSubject(source: CordonEvent, facts: FileFacts, concerns: Finding['concerns']): string {
   const fields: Readonly<Record<string, unknown>> = { ...source, ...facts }
   const actor = textOf(fields['process.entity_id']) || `pid ${String(fields['process.pid'] ?? '')}`
   const path = textOf(fields['file.path'])
