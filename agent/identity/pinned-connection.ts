@@ -51,15 +51,17 @@ function fetchChain(url: URL): Promise<X509Certificate[] | string> {
       minVersion: 'TLSv1.3',
       // Nothing is believed here and nothing is sent: the certificates are looked at, and the connection ends.
       rejectUnauthorized: false,
-      timeout: timeoutMs,
     })
+    // A deadline for the whole, because a server that sends a byte now and then is never idle.
+    const deadline = setTimeout(() => end(`${url.host} does not answer`), timeoutMs)
     const end = (result: X509Certificate[] | string) => {
+      clearTimeout(deadline)
       socket.destroy()
       resolve(result)
     }
     socket.once('secureConnect', () => end(chainOf(socket)))
-    socket.once('timeout', () => end(`${url.host} does not answer`))
-    socket.once('error', (error) => end(`${url.host} cannot be reached: ${error.message}`))
+    socket.on('error', (error) => end(`${url.host} cannot be reached: ${error.message}`))
+    socket.once('close', () => end(`${url.host} closed the connection`))
   })
 }
 
@@ -99,7 +101,7 @@ export function postPinned(
         path: url.pathname,
         method: 'POST',
         agent: false,
-        timeout: timeoutMs,
+        signal: AbortSignal.timeout(timeoutMs),
         headers: { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) },
       },
       (response) => {
@@ -116,7 +118,6 @@ export function postPinned(
         response.on('error', (error) => failed(error.message))
       },
     )
-    outgoing.on('timeout', () => outgoing.destroy(new Error('no answer in time')))
     outgoing.on('error', (error) => failed(`${url.host}: ${error.message}`))
     outgoing.end(body)
   })
