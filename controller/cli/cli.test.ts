@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { BOOT_ID, ENTITY_ID, EVENTS, FILE_PATH, SHA256 } from '../api/testing/fixtures.ts'
+import { AT, BOOT_ID, ENTITY_ID, EVENTS, FILE_PATH, SHA256 } from '../api/testing/fixtures.ts'
 import { type MemoryController, PASSWORD, startMemoryController } from '../api/testing/memory-controller.ts'
 import { COMMANDS } from './run.ts'
 import { createOperator, type Operator, runAt } from './testing/operator.ts'
@@ -67,6 +67,16 @@ test('fields can be chosen, and names alone fit pipes', async () => {
   const events = await operator.run(['event', 'query', '--action', 'exec', '--json=cursor,event.process.pid'])
   expect(events.json()).toEqual([{ cursor: '0001', 'event.process.pid': 4242 }])
   expect((await operator.run(['incident', 'ls', '-o', 'name'])).stdout).toBe('INC-1\n')
+})
+
+test('a record that is longer than described is still shown, with a warning', async () => {
+  const { timeline } = controller.services.incidents
+  const entry = { at: AT, kind: 'note', hostName: null, summary: 'x'.repeat(5_000), reference: null } as never
+  Object.assign(controller.services.incidents, { timeline: async () => [entry] })
+  const result = await operator.run(['incident', 'timeline', 'INC-1'])
+  Object.assign(controller.services.incidents, { timeline })
+  expect([result.exitCode, result.stdout]).toEqual([0, expect.stringContaining('xxxxx')])
+  expect(result.stderr).toMatch(/Warning: .* not as described: \/entries\/0\/summary/)
 })
 
 test('an empty list says so on standard error and leaves standard output empty', async () => {

@@ -16,6 +16,8 @@ export interface ClientOptions {
   readonly signal: AbortSignal
   /** Told of each request, with `-v`. */
   readonly trace?: (line: string) => void
+  /** Told when something that is only shown is not as described. */
+  readonly warn: (line: string) => void
 }
 
 export interface Asked {
@@ -24,6 +26,9 @@ export interface Asked {
 }
 
 export interface Client {
+  /** Reads what is only shown: a row that is longer than described is no reason to show nothing. */
+  show<Schema extends TSchema>(path: string, schema: Schema, query?: Asked['query']): Promise<Static<Schema>>
+  /** Reads what is acted on. */
   get<Schema extends TSchema>(path: string, schema: Schema, query?: Asked['query']): Promise<Static<Schema>>
   send<Schema extends TSchema>(
     method: 'POST' | 'PUT',
@@ -90,7 +95,13 @@ export function createClient(options: ClientOptions): Client {
     }
   }
   const bounded = () => AbortSignal.any([options.signal, AbortSignal.timeout(options.timeoutMs)])
-  const call = async <Schema extends TSchema>(method: string, path: string, schema: Schema, asked: Asked) => {
+  const call = async <Schema extends TSchema>(
+    method: string,
+    path: string,
+    schema: Schema,
+    asked: Asked,
+    onlyShown = false,
+  ): Promise<Static<Schema>> => {
     const response = await request(method, path, asked, bounded())
     const text = await readText(response, options)
     const value = parseJson(text)
@@ -99,14 +110,16 @@ export function createClient(options: ClientOptions): Client {
     if (check.Check(value)) return value
     const [first] = check.Errors(value)
     const where = `${first?.instancePath ?? ''} ${first?.message ?? ''}`.trim()
-    throw new Failure(
-      EXIT.failed,
-      'unexpectedAnswer',
-      `the controller's answer is not as described: ${where}`,
-    )
+    const message = `the controller's answer is not as described: ${where}`
+    if (!onlyShown || typeof value !== 'object' || value === null) {
+      throw new Failure(EXIT.failed, 'unexpectedAnswer', message)
+    }
+    options.warn(message)
+    return value as Static<Schema>
   }
 
   return {
+    show: (path, schema, query) => call('GET', path, schema, query ? { query } : {}, true),
     get: (path, schema, query) => call('GET', path, schema, query ? { query } : {}),
     send: (method, path, schema, body) => call(method, path, schema, body === undefined ? {} : { body }),
     async *stream(path, signal) {

@@ -16,7 +16,7 @@ const EventRows = Type.Object({ events: Type.Array(EventRow) })
 export type EventQueryTexts = Partial<Record<keyof EventQuery, string | number>> & { readonly limit: number }
 
 export async function queryEvents(context: CommandContext, query: EventQueryTexts): Promise<EventRow[]> {
-  return (await context.client().get('/events', EventRows, query)).events
+  return (await context.client().show('/events', EventRows, query)).events
 }
 
 export function textOf({ event }: EventRow, name: string): string | undefined {

@@ -34,7 +34,7 @@ export const DETECTION_COLUMNS = (print: Printer): readonly Column<DetectionReco
 ]
 
 export async function readHosts(context: CommandContext): Promise<readonly Host[]> {
-  return (await context.client().get('/hosts', Hosts)).hosts
+  return (await context.client().show('/hosts', Hosts)).hosts
 }
 
 /** By name, by id, or by the beginning of the id. */
@@ -52,7 +52,7 @@ export function findHost(hosts: readonly Host[], asked: string): Host {
 export async function findAction(context: CommandContext, asked: string): Promise<Action> {
   if (!/^[0-9a-f]{4,32}$/.test(asked)) throw usage('an action id is hexadecimal, at least 4 digits of it')
   if (asked.length === 32) return context.client().get(`/actions/${asked}`, Action)
-  const { actions } = await context.client().get('/actions', Actions, { limit: 10_000 })
+  const { actions } = await context.client().show('/actions', Actions, { limit: 10_000 })
   const found = actions.filter(({ id }) => id.startsWith(asked))
   const [action, another] = found
   if (action && !another) return action

@@ -233,6 +233,7 @@ async function runCommand(
         token: now?.url === url ? now.token : null,
         timeoutMs,
         signal,
+        warn: (line) => quiet || io.stderr.write(`Warning: ${printable(line)}\n`),
         ...(options.has('verbose')
           ? { trace: (line: string) => io.stderr.write(`${printable(line)}\n`) }
           : {}),

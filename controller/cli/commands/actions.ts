@@ -25,7 +25,7 @@ export const ACTION_COMMANDS: readonly Command[] = [
       const { options, print } = context
       const host = options.text('host')
       const incident = options.text('incident')
-      const { actions } = await context.client().get('/actions', Actions, {
+      const { actions } = await context.client().show('/actions', Actions, {
         state: options.text('state'),
         incidentId: incident === undefined ? undefined : incidentId(incident),
         agentId: host === undefined ? undefined : findHost(await readHosts(context), host).agentId,

@@ -132,7 +132,7 @@ export const AUTH_COMMANDS: readonly Command[] = [
     summary: 'list the operators',
     example: 'cordon user ls',
     async run({ client, print }) {
-      const { users } = await client().get('/users', Users)
+      const { users } = await client().show('/users', Users)
       print.list(
         users,
         [
@@ -184,7 +184,7 @@ export const AUTH_COMMANDS: readonly Command[] = [
 ]
 
 async function logIn(context: CommandContext) {
-  const { io, options, home, contextName, url, note } = context
+  const { options, home, contextName, url, note } = context
   const code = options.text('first')
   const name = options.text('name') ?? (await ask(context, 'Name: ', false, '--name is needed'))
   const password = code === undefined ? await readPassword(context, 'Password: ') : await newPassword(context)
@@ -208,14 +208,18 @@ async function logIn(context: CommandContext) {
   note(
     `Signed in to ${url} as ${printable(session.name)} (${session.role}) until ${context.print.time(session.expiresAt)}.`,
   )
-  const keyset = await readKeyset(context)
-  const fleet = keyset && (await fleetOf(context))
-  if (keyset && fleet !== keyset.fleet) {
-    io.stderr.write(
-      `Warning: ${url} spoke for another fleet before. Nothing will be signed for it. If that is meant: cordon context rm ${contextName}\n`,
-    )
-  }
+  await rememberFleet(context)
   return EXIT.ok
+}
+
+/** The fleet of the first sign-in is the one that is signed for from then on. */
+async function rememberFleet(context: CommandContext): Promise<void> {
+  const { io, url, contextName } = context
+  const keyset = await readKeyset(context).catch(() => undefined)
+  if (!keyset || (await fleetOf(context)) === keyset.fleet) return
+  io.stderr.write(
+    `Warning: ${url} spoke for another fleet before. Nothing will be signed for it. If that is meant: cordon context rm ${contextName}\n`,
+  )
 }
 
 async function newPassword(context: CommandContext): Promise<string> {

@@ -75,7 +75,7 @@ export const EVENT_COMMANDS: readonly Command[] = [
     example: 'cordon audit --limit 20',
     options: [{ flags: '--limit <count>', summary: 'at most so many (default 100)' }],
     async run({ client, print, options }) {
-      const { entries } = await client().get('/audit', Audit, { limit: options.whole('limit', 100, 10_000) })
+      const { entries } = await client().show('/audit', Audit, { limit: options.whole('limit', 100, 10_000) })
       print.list(
         entries,
         [

@@ -24,7 +24,7 @@ export const INCIDENT_COMMANDS: readonly Command[] = [
     async run({ client, print, options }) {
       const status = options.text('status')
       const limit = options.whole('limit', 100, 10_000)
-      const { incidents } = await client().get('/incidents', Incidents, { status, limit })
+      const { incidents } = await client().show('/incidents', Incidents, { status, limit })
       const hidesClosed = status === undefined && !options.has('all')
       const shown = incidents.filter((each) => !hidesClosed || String(each.status) !== 'closed')
       print.list(
@@ -56,7 +56,7 @@ export const INCIDENT_COMMANDS: readonly Command[] = [
     example: 'cordon incident get INC-1',
     arguments: [ID],
     async run({ client, print, arguments: [asked] }) {
-      const incident = await client().get(`/incidents/${incidentId(asked)}`, Incident)
+      const incident = await client().show(`/incidents/${incidentId(asked)}`, Incident)
       print.record(
         incident,
         [
@@ -83,7 +83,7 @@ export const INCIDENT_COMMANDS: readonly Command[] = [
     example: 'cordon incident timeline INC-1',
     arguments: [ID],
     async run({ client, print, arguments: [asked] }) {
-      const { entries } = await client().get(`/incidents/${incidentId(asked)}/timeline`, Timeline)
+      const { entries } = await client().show(`/incidents/${incidentId(asked)}/timeline`, Timeline)
       print.list(
         entries,
         [
@@ -132,14 +132,14 @@ export const INCIDENT_COMMANDS: readonly Command[] = [
       const limit = options.whole('limit', 100, 10_000)
       const ids =
         asked === undefined
-          ? (await client().get('/incidents', Incidents, { limit: INCIDENTS_READ_MAX })).incidents.map(
+          ? (await client().show('/incidents', Incidents, { limit: INCIDENTS_READ_MAX })).incidents.map(
               ({ id }) => id,
             )
           : [incidentId(asked)]
       const found: DetectionRecord[] = []
       for (const id of ids) {
         if (found.length >= limit) break
-        found.push(...(await client().get(`/incidents/${id}/detections`, Detections)).detections)
+        found.push(...(await client().show(`/incidents/${id}/detections`, Detections)).detections)
       }
       if (ids.length === INCIDENTS_READ_MAX)
         note(`Of the newest ${printable(String(INCIDENTS_READ_MAX))} incidents.`)

@@ -25,7 +25,7 @@ export const PROCESS_COMMANDS: readonly Command[] = [
       const nodes: readonly ProcessNode[] =
         incident === undefined
           ? await readTree(context, checkedEntity(entity ?? ''))
-          : (await context.client().get(`/incidents/${incidentId(incident)}/processes`, Processes)).processes
+          : (await context.client().show(`/incidents/${incidentId(incident)}/processes`, Processes)).processes
       if (nodes.length === 0) context.note('No processes are known.')
       context.print.block(
         nodes,
