@@ -58,8 +58,7 @@ export function createFrontDoor(options: FrontDoorOptions): Server {
       response.end()
     },
   )
-  // Past this the rest of the headers is not read; one more than is allowed shows that there were too many.
-  server.maxHeadersCount = HEADERS_MAX + 1
+  server.maxHeadersCount = HEADERS_MAX
   server.maxConnections = limits.sessionsMax + limits.handshakesMax
   const strangers = watchStrangers(server, limits, logger)
 
@@ -112,9 +111,6 @@ function admit(request: IncomingMessage, options: FrontDoorOptions): Admission {
     reason,
     headers,
   })
-  if (request.rawHeaders.length > 2 * HEADERS_MAX) {
-    return refused('431 Request Header Fields Too Large', 'too many headers')
-  }
   if (request.url !== AGENT_PATH) return refused('404 Not Found', 'another path')
   if (request.headers.upgrade?.toLowerCase() !== 'websocket') {
     return refused('426 Upgrade Required', 'an upgrade to something else', ['Upgrade: websocket'])

@@ -255,6 +255,7 @@ export async function readToEnd(socket: TLSSocket): Promise<string> {
   socket.on('data', (chunk) => {
     text += String(chunk)
   })
-  await once(socket, 'close')
+  // Not events.once: it would reject for a reset, which is an end as good as another.
+  await new Promise<void>((resolve) => socket.once('close', () => resolve()))
   return text
 }
