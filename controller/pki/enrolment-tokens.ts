@@ -7,7 +7,7 @@ import { sha256Hex } from '../../shared/node/signing.ts'
 import type { Sqlite } from '../../shared/node/sqlite.ts'
 import { failed, type Outcome, type PkiError } from './outcome.ts'
 
-export const TOKEN_TTL_MS_MAX = 3_600_000
+const ttlMsMax = 3_600_000
 /** Wrong secrets after which a token is worth nothing. */
 export const TOKEN_ATTEMPTS_MAX = 5
 /** Used and expired tokens stay this long, so that a reuse is told from a guess. */
@@ -51,7 +51,7 @@ export function createEnrolmentTokens(database: Sqlite, clock: () => number): En
     create(by, group, ttlMs) {
       const id = randomBytes(8).toString('hex')
       const secret = randomBytes(32).toString('hex')
-      const expiresAtMs = clock() + Math.min(ttlMs, TOKEN_TTL_MS_MAX)
+      const expiresAtMs = clock() + Math.min(ttlMs, ttlMsMax)
       prune.run(clock() - keptMs)
       insert.run(id, sha256Hex(Buffer.from(secret, 'hex')), group, by, expiresAtMs)
       return { id, secret, expiresAtMs }

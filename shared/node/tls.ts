@@ -9,8 +9,6 @@ import { constants, createHash, X509Certificate } from 'node:crypto'
 import type { Socket } from 'node:net'
 import { type ConnectionOptions, type PeerCertificate, TLSSocket, type TlsOptions } from 'node:tls'
 
-export const AGENT_URN_PREFIX = 'urn:agent:'
-
 /** The name in the controller's certificate, whatever address it is reached at. `fleet` is 32 hex digits. */
 export function serverNameOf(fleet: string): string {
   return `controller.${fleet.slice(0, 8)}.cordon.internal`
