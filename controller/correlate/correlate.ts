@@ -12,13 +12,13 @@ import { baseName, type Finding, pidOf } from './finding.ts'
 /** An incident without a detection for this long takes no more: what comes then is a new one. */
 export const GROUPING_WINDOW_MS = 24 * 3_600_000
 /** How near in time files in one folder must be when nothing better is known. */
-export const NEARBY_MS = 30_000
+const NEARBY_MS = 30_000
 /** A full incident takes no more detections; the next ones open another. */
 export const DETECTIONS_PER_INCIDENT_MAX = 2_000
 /** Past this many active incidents on one host, its detections are gathered: a flood is one incident. */
 export const INCIDENTS_PER_HOST_MAX = 100
 
-export const KEY_KINDS = [
+const KEY_KINDS = [
   /** A detected process and its ancestors within its session. */
   'tree',
   /** A detected process. */
@@ -37,7 +37,7 @@ export const KEY_KINDS = [
   /** Rule of a detection that knows neither process nor file. */
   'rule',
 ] as const
-export type KeyKind = (typeof KEY_KINDS)[number]
+type KeyKind = (typeof KEY_KINDS)[number]
 
 export interface GroupingKey {
   readonly kind: KeyKind
@@ -70,7 +70,7 @@ export interface IncidentView {
   activeOnHost(agentId: string): { readonly count: number; readonly newest: number | null }
 }
 
-export interface Related {
+interface Related {
   readonly incident: number
   readonly because: string
 }

@@ -18,7 +18,7 @@ import type { Outcome } from '../api/services.ts'
 import { type ActionError, ActionRequest } from './action.ts'
 
 /** As the wire message bounds it. */
-export const LEAF_BYTES_MAX = 8 * 1024
+const LEAF_BYTES_MAX = 8 * 1024
 
 export interface TargetHost {
   readonly hostName: string

@@ -5,7 +5,7 @@ import type { ActionRow } from '../state/actions-table.ts'
 import type { State } from '../state/state.ts'
 import { type ActionState, type ActionStep, FINAL_STATES } from './action.ts'
 
-export interface Step {
+interface Step {
   readonly state: ActionState
   readonly atMs: number
   readonly by: string

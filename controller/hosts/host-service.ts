@@ -12,7 +12,7 @@ type Hello = Extract<AgentMessage, { kind: 'hello' }>
 type Status = Extract<AgentMessage, { kind: 'status' }>
 
 /** What the certificates' room knows of an agent. */
-export interface CertificateFacts {
+interface CertificateFacts {
   /** RFC 3339, UTC. */
   readonly expiresAt: string
   /** SHA-256 of the DER SubjectPublicKeyInfo, lower-case hex. */

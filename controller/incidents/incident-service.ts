@@ -93,7 +93,7 @@ export function createIncidentService(dependencies: IncidentDependencies): Incid
   }
 }
 
-export function detectionRecord(row: DetectionRow): DetectionRecord {
+function detectionRecord(row: DetectionRow): DetectionRecord {
   return {
     id: row.id,
     incidentId: incidentId(row.incident),

@@ -64,7 +64,7 @@ export const Incident = Type.Object(
 )
 export type Incident = Static<typeof Incident>
 
-export const TIMELINE_KINDS = [
+const TIMELINE_KINDS = [
   'detection',
   'process',
   'file',

@@ -40,7 +40,7 @@ export type ContainmentRow = Pick<
   'agent_id' | 'action' | 'target' | 'state' | 'created_ms' | 'agent_ms'
 >
 
-export type NewAction = Omit<
+type NewAction = Omit<
   ActionRow,
   'leaf' | 'state' | 'deliveries' | 'session_nonce' | 'cancel_by' | 'cancel_reason' | 'agent_ms' | 'final'
 > & { readonly leaf: Uint8Array }
@@ -54,7 +54,7 @@ export interface StepRow {
   readonly proof: string
 }
 
-export interface ActionFilter {
+interface ActionFilter {
   readonly incident?: number
   readonly agentId?: string
   readonly state?: ActionState

@@ -2,9 +2,9 @@
 import type { Sqlite } from '../../shared/node/sqlite.ts'
 
 /** Entries kept per incident; further ones are refused, so that a loop cannot fill the disk. */
-export const ENTRIES_PER_INCIDENT_MAX = 5_000
+const ENTRIES_PER_INCIDENT_MAX = 5_000
 
-export interface IncidentEntry {
+interface IncidentEntry {
   readonly atMs: number
   readonly kind: 'note' | 'status'
   readonly by: string

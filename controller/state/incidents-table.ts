@@ -4,7 +4,7 @@ import type { Sqlite } from '../../shared/node/sqlite.ts'
 /** As many hosts as an incident lists; detections of further hosts still count. */
 const HOSTS_MAX = 1_000
 
-export type IncidentStatus = 'open' | 'contained' | 'closed'
+type IncidentStatus = 'open' | 'contained' | 'closed'
 
 export interface IncidentRow {
   readonly number: number
@@ -25,13 +25,13 @@ export interface IncidentRow {
   readonly leading_ms: number
 }
 
-export interface IncidentHost {
+interface IncidentHost {
   readonly agentId: string
   readonly hostName: string
 }
 
 /** What one more detection makes of an incident. */
-export interface DetectionEffect {
+interface DetectionEffect {
   readonly number: number
   readonly severity: number
   readonly eventMs: number

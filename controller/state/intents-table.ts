@@ -14,7 +14,7 @@ export interface IntentRow {
   readonly request_hash: string
 }
 
-export interface IntentSignatureRow {
+interface IntentSignatureRow {
   readonly intent_id: string
   readonly key_id: string
   /** Hex. */

@@ -8,7 +8,7 @@ export function cursorOf(index: number): Cursor {
   return index.toString().padStart(12, '0')
 }
 
-export function storedEvent(index: number, event: CordonEvent, agentId = HOST_A): StoredEvent {
+function storedEvent(index: number, event: CordonEvent, agentId = HOST_A): StoredEvent {
   return {
     cursor: cursorOf(index),
     agentId,

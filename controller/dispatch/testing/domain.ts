@@ -17,7 +17,7 @@ import { openTemporaryState } from '../../state/testing/temporary-state.ts'
 import type { ActionPlan, ActionRequest } from '../action.ts'
 import { createDispatch } from '../dispatch.ts'
 
-export const FLEET = 'f'.repeat(32)
+const FLEET = 'f'.repeat(32)
 
 export interface Operator {
   readonly name: string
@@ -51,7 +51,7 @@ export function keysetOf(
   }
 }
 
-export function fingerprintOf(agentId: string): string {
+function fingerprintOf(agentId: string): string {
   return createHash('sha256').update(agentId).digest('hex')
 }
 
