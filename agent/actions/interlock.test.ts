@@ -68,6 +68,7 @@ test('a path of another mount namespace counts for nothing', () => {
 test.each([
   ['/cordon-test', '/cordon-test', true],
   ['/cordon-test', '/cordon-test/a/b', true],
+  ['cordon-test', '/cordon-test/a', true],
   ['/cordon-test', '/cordon-test-evil', false],
   ['/cordon-test', '/', false],
   ['/cordon-test', '/a/cordon-test', false],
@@ -161,7 +162,7 @@ test('isolation is refused in the recorded network namespace, and when none was 
   const guard = interlock({ recordedNetworkNamespace: 'net:[4026531840]' })
   expect(guard.permitsIsolation('net:[4026531840]')).toMatchObject({
     ok: false,
-    reason: /recordedNetworkNamespace.*network namespace of its own/,
+    reason: /launcherNetworkNamespace.*network namespace of its own/,
   })
   expect(guard.permitsIsolation('net:[4026532999]')).toEqual({ ok: true })
   expect(guard.permitsIsolation('')).toMatchObject({ ok: false })

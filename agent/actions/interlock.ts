@@ -67,13 +67,13 @@ export function createInterlock(options: InterlockOptions): Interlock {
     if (options.installedAsService) return PERMITTED
     if (options.recordedNetworkNamespace === null) {
       return refuse(
-        'the launcher recorded no network namespace (recordedNetworkNamespace), so this agent cannot tell whether isolation would cut off the one who launched it; start it with the recorded namespace, or install it as a service',
+        'the launcher recorded no network namespace (launcherNetworkNamespace), so this agent cannot tell whether isolation would cut off the one who launched it; start it with the recorded namespace, or install it as a service',
       )
     }
     if (!/^net:\[[0-9]+\]$/.test(networkNamespace)) return refuse('the network namespace could not be read')
     if (networkNamespace !== options.recordedNetworkNamespace) return PERMITTED
     return refuse(
-      `${networkNamespace} is the network namespace of the launcher (recordedNetworkNamespace), and this agent was not installed as a service; start the agent in a network namespace of its own, or install it as a service`,
+      `${networkNamespace} is the network namespace of the launcher (launcherNetworkNamespace), and this agent was not installed as a service; start the agent in a network namespace of its own, or install it as a service`,
     )
   }
 
@@ -129,7 +129,8 @@ function resolveTestRoot(testRoot: string | null): Place {
 
 function resolveTestCgroup(testCgroup: string | null): Place {
   if (testCgroup === null) return { components: null, told: 'testCgroup is not set' }
-  const components = splitPath(testCgroup)
+  // People also write it as the path below /sys/fs/cgroup, without the slash.
+  const components = splitPath(`/${testCgroup}`)
   if (!components || components.length === 0) {
     return { components: null, told: `testCgroup ${testCgroup} names no cgroup of its own` }
   }

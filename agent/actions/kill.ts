@@ -53,7 +53,7 @@ export function createKillAction(options: KillOptions): Kill {
     using tree = stopping.tree
     const { survivors, denied } = await killTree(tree, signal)
     // A tree that stood still as a whole left nobody behind.
-    const strays = tree.complete ? [] : strayDescendants(tree, treeOptions, key)
+    const strays = tree.stoodStill ? [] : strayDescendants(tree, treeOptions, key)
     const proof = {
       ...figures(tree),
       survivors: survivors.length + strays.length,

@@ -6,19 +6,21 @@
 import { pause } from '../../shared/node/loop.ts'
 import {
   isDead,
-  isStopped,
   listStats,
   type OpenProcess,
   type ProcessHandle,
   type ProcessStat,
   readFacts,
   readStat,
+  standing,
 } from '../platform/linux/processes.ts'
 import type { ProcessKey } from '../sensors/records.ts'
 import type { Refusal } from './action.ts'
 import type { Interlock } from './interlock.ts'
 
 const TREE_PROCESSES_MAX = 4_096
+/** Looks without a change after which members that wait in the kernel are believed to stay there. */
+const QUIET_ROUNDS = 5
 /** Looks at the process table; a storm that outruns this many is killed as far as it was found. */
 const ROUNDS_MAX = 100
 const EXIT_WAIT_MS = 5_000
@@ -36,6 +38,8 @@ export interface Tree extends Disposable {
   readonly rounds: number
   /** False when members still appeared in the last round, or there were more than the bound. */
   readonly complete: boolean
+  /** True when all stood still at last; false when some waited in the kernel and could not be seen to stop. */
+  readonly stoodStill: boolean
 }
 
 export type StopResult =
@@ -71,12 +75,14 @@ export async function stopTree(
   }
   let rounds = 0
   let complete = false
+  let stoodStill = false
+  let quiet = 0
   try {
     while (!complete && rounds < ROUNDS_MAX && members.size < TREE_PROCESSES_MAX) {
       rounds += 1
       if (signal.aborted) return giveUp({ kind: 'aborted' })
       // Looked at before the walk: whoever stood still then had no child that the walk could miss.
-      const allStoodStill = [...members.values()].every(standsStill)
+      const states = [...members.values()].map(stateOf)
       const stats = listStats()
       const refusal = admit(newDescendants(root.key, members, stats, options), members, stats, options)
       if (refusal) return giveUp(refusal)
@@ -85,7 +91,10 @@ export async function stopTree(
         if (member.handle.send('SIGSTOP') === 'denied') return giveUp(signalDenied(member.key.pid))
         stopped.add(member)
       }
-      complete = allStoodStill && running.length === 0
+      const atRest = running.length === 0 && !states.includes('moving')
+      stoodStill = atRest && !states.includes('blocked')
+      quiet = atRest ? quiet + 1 : 0
+      complete = stoodStill || quiet === QUIET_ROUNDS
       // Stopping takes effect when a process next leaves the kernel: let it.
       if (!complete && running.length === 0) await pause(1, signal)
     }
@@ -93,13 +102,19 @@ export async function stopTree(
     giveUp(null)
     throw error
   }
-  return { kind: 'stopped', tree: { members, rounds, complete, [Symbol.dispose]: closeHandles } }
+  return { kind: 'stopped', tree: { members, rounds, complete, stoodStill, [Symbol.dispose]: closeHandles } }
 }
 
 /** A tree of one, not stopped: nothing else was asked for, so what it leaves behind is not awaited. */
 export function treeOfOne(root: TreeMember): Tree {
   const members = new Map([[root.key.pid, root]])
-  return { members, rounds: 0, complete: true, [Symbol.dispose]: () => root.handle[Symbol.dispose]() }
+  return {
+    members,
+    rounds: 0,
+    complete: true,
+    stoodStill: true,
+    [Symbol.dispose]: () => root.handle[Symbol.dispose](),
+  }
 }
 
 export function signalDenied(pid: number): Refusal {
@@ -107,9 +122,9 @@ export function signalDenied(pid: number): Refusal {
   return { kind: 'refused', code: 'denied', reason }
 }
 
-function standsStill(member: TreeMember): boolean {
+function stateOf(member: TreeMember): ReturnType<typeof standing> {
   const stat = readStat(member.key.pid)
-  return !stat || stat.startTicks !== member.key.startTicks || isStopped(stat)
+  return !stat || stat.startTicks !== member.key.startTicks ? 'still' : standing(stat)
 }
 
 /**

@@ -14,6 +14,7 @@ import {
   readFacts,
   readNamespace,
   readStat,
+  standing,
 } from './processes.ts'
 
 const fields = 'S 1 42 43 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 987654 1 2 3 4'
@@ -124,4 +125,21 @@ test('a leader that exited before its other threads is not dead', () => {
   const stat = parseStat(line('sh', fields.replace('S', 'Z')))
   expect(stat && isDead(stat)).toBe(false)
   expect(stat && isDead({ ...stat, threads: 1 })).toBe(true)
+})
+
+test.each([
+  ['T', 'still'],
+  ['t', 'still'],
+  ['Z', 'still'],
+  ['D', 'blocked'],
+  ['S', 'moving'],
+  ['R', 'moving'],
+])('a process in state %s is %s', (state, expected) => {
+  const stat = parseStat(line('sh', fields.replace('S', state)))
+  expect(stat && standing({ ...stat, threads: 1 })).toBe(expected)
+})
+
+test('a process with threads stands still only when all of them do', () => {
+  const stat = readStat(process.pid)
+  expect(stat && standing({ ...stat, state: 'T' })).toBe('moving')
 })

@@ -124,15 +124,19 @@ export function isDead(stat: ProcessStat): boolean {
   return stat.state === 'X' || stat.state === 'x' || (stat.state === 'Z' && stat.threads <= 1)
 }
 
-/** True when no thread of it can run user code before a signal lets it: stopped, traced or dead. */
-export function isStopped(stat: ProcessStat): boolean {
-  if (stat.threads <= 1) return /^[TtZXx]$/.test(stat.state)
-  const threads = tryRead(() => readdirSync(`/proc/${stat.pid}/task`)) ?? []
-  return threads.every((thread) => {
+/**
+ * Whether any thread of a process that was sent SIGSTOP can still run. `blocked`: not before it comes out of
+ * the kernel, where it waits uninterruptibly (as the parent does whose vfork(2) child is stopped).
+ */
+export function standing(stat: ProcessStat): 'still' | 'blocked' | 'moving' {
+  const threads = stat.threads <= 1 ? [] : (tryRead(() => readdirSync(`/proc/${stat.pid}/task`)) ?? [])
+  const states = threads.map((thread) => {
     const bytes = tryRead(() => readFileSync(`/proc/${stat.pid}/task/${Number(thread)}/stat`))
-    const threadStat = bytes && parseStat(bytes)
-    return !threadStat || /^[TtZXx]$/.test(threadStat.state)
+    return (bytes && parseStat(bytes)?.state) ?? 'X'
   })
+  const all = stat.threads <= 1 ? [stat.state] : states
+  if (all.every((state) => /^[TtZXx]$/.test(state))) return 'still'
+  return all.every((state) => /^[TtZXxD]$/.test(state)) ? 'blocked' : 'moving'
 }
 
 /** All that the interlock asks about the process that has this pid now; null when none has. */
