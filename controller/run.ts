@@ -1,10 +1,7 @@
 /** The controller, joined: the one place where its rooms meet. `main.ts` is its command line. */
 import { randomBytes } from 'node:crypto'
-import { buildDetection, indicatorFinding } from '../shared/events/detection.ts'
-import type { CordonEvent } from '../shared/events/event.ts'
-import { compileIndicators } from '../shared/ioc/matcher.ts'
+import { compileIndicators, type IndicatorMatcher } from '../shared/ioc/matcher.ts'
 import { readContent, shippedContentFolder } from '../shared/node/content.ts'
-import { detectionDigest } from '../shared/node/detection-digest.ts'
 import type { Logger } from '../shared/node/logger.ts'
 import { aborted, runEvery, runTogether } from '../shared/node/loop.ts'
 import { agentFacingTlsOptions } from '../shared/node/tls.ts'
@@ -15,12 +12,13 @@ import { createAuditLog } from './audit/audit-log.ts'
 import { openControllerAuthority, paths } from './ceremony.ts'
 import type { ControllerSettings } from './config/settings.ts'
 import { createConsumer } from './detect/consumer.ts'
+import { createExaminer } from './detect/examiner.ts'
 import { createDispatch } from './dispatch/dispatch.ts'
 import { createKeysetService } from './dispatch/keyset-service.ts'
 import { createGateway } from './gateway/gateway.ts'
 import { createHosts } from './hosts/host-service.ts'
 import { createContainment } from './incidents/containment.ts'
-import { createFormation } from './incidents/formation.ts'
+import { createFormation, forgetEndedIncidents } from './incidents/formation.ts'
 import { createIncidentService } from './incidents/incident-service.ts'
 import { createIngest } from './ingest/ingest.ts'
 import { createOperators } from './operators/operators.ts'
@@ -99,18 +97,36 @@ export async function runController(
     enrolled: ({ certificate, inventory }) => hosts.enrolled(certificate.agentId, inventory, 'enrolment'),
   })
 
+  /** What each connected agent said that it has. */
+  const keysetVersions = new Map<string, number>()
+  const keysetMessage = () => {
+    const { keyset, rootSignature } = keysets.current()
+    return { kind: 'keyset' as const, keyset, rootSignature }
+  }
   const ingest = createIngest({ store, onAlert: alerts.raise, logger })
   const gateway = createGateway({
     host: settings.gatewayAddress,
     port: settings.gatewayPort,
     tlsOptions: () => agentFacingTlsOptions(authority.serverCredentials(), authority.rootPem),
-    authorise: (fingerprint, agentId) => registry.authorise(fingerprint, agentId) === 'ok',
+    authorise: registry.authorise,
     keysetVersion: () => keysets.current().version,
     batches: ingest,
     handlers: {
-      onHello: (agentId, hello) => hosts.connected(agentId, hello),
-      onConnected: (agentId) => dispatch.connected(agentId),
-      onDisconnected: (agentId) => hosts.disconnected(agentId),
+      onHello(agentId, hello) {
+        keysetVersions.set(agentId, hello.keysetVersion)
+        hosts.connected(agentId, hello)
+      },
+      onConnected(agentId) {
+        // First of all: a command under a keyset that the agent does not have would be refused for good.
+        if ((keysetVersions.get(agentId) ?? 0) < keysets.current().version) {
+          gateway.send(agentId, keysetMessage())
+        }
+        dispatch.connected(agentId)
+      },
+      onDisconnected(agentId) {
+        keysetVersions.delete(agentId)
+        hosts.disconnected(agentId)
+      },
       onStatus: (agentId, status) => hosts.status(agentId, status),
       onRenewal(agentId, csrPem, peer) {
         const renewed = enrolment.renew(agentId, peer.certificateFingerprint, csrPem)
@@ -118,10 +134,7 @@ export async function runController(
         audit.record(`agent:${agentId}`, 'certificate.renew', agentId, 'renewed at half life with a new key')
         return { kind: 'renewed', certificateChainPem: renewed.value.certificateChainPem }
       },
-      onKeysetRequest() {
-        const { keyset, rootSignature } = keysets.current()
-        return { kind: 'keyset', keyset, rootSignature }
-      },
+      onKeysetRequest: keysetMessage,
     },
     onAlert: alerts.raise,
     logger,
@@ -161,7 +174,7 @@ export async function runController(
   const consumer = createConsumer({
     state,
     tail: createTail(store),
-    examine: createExamination(logger, nowMs),
+    examine: createExaminer(createFleetMatcher(logger, nowMs)),
     takeFinding: createFormation({ state, announce }).take,
     applyAgentState: dispatch.applyAgentState,
     hosts,
@@ -210,6 +223,9 @@ export async function runController(
       async function actionDispatch(stop) {
         await dispatch.run(stop)
       },
+      async function forgetting(stop) {
+        await forgetEndedIncidents(state, nowMs, stop)
+      },
       async function retention(stop) {
         await runEvery(RETENTION_INTERVAL_MS, stop, async () => {
           const dropped = await store.dropBefore(nowMs() - settings.retentionDays * DAY_MS)
@@ -229,6 +245,7 @@ export async function runController(
           stop,
         )
         const bound = await gateway.listening
+        if (stop.aborted) return
         const listening = await api.listen({ host: settings.apiAddress, port: settings.apiPort }, stop)
         ready({
           apiUrl: listening.url,
@@ -247,21 +264,10 @@ export async function runController(
   }
 }
 
-/** The fleet's indicators over every stored event: the same matcher as on agents, so the same detection ids. */
-function createExamination(logger: Logger, nowMs: () => number) {
+/** The shipped indicators, compiled once; content that changes while the controller runs comes later. */
+function createFleetMatcher(logger: Logger, nowMs: () => number): () => IndicatorMatcher {
   const content = readContent([shippedContentFolder()])
   for (const problem of content.problems) logger.warn({ problem }, 'content was left out')
   const matcher = compileIndicators(content.indicators, nowMs())
-  return (event: CordonEvent, agentId: string) =>
-    matcher.match(event).map((match) =>
-      buildDetection({
-        source: event,
-        finding: indicatorFinding(match),
-        context: null,
-        file: {},
-        agentId,
-        timestamp: new Date(nowMs()).toISOString(),
-        digest: detectionDigest,
-      }),
-    )
+  return () => matcher
 }

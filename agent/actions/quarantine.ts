@@ -3,20 +3,8 @@
  * content; what has changed since the signature is not taken. Whatever interrupts it, the file is in its
  * place, in a private folder beside it (a restart puts it back or goes on), or whole in the vault.
  */
-import { type BigIntStats, fstatSync, realpathSync } from 'node:fs'
-import { type FileHandle, statfs } from 'node:fs/promises'
-import { pause } from '../../shared/node/loop.ts'
-import {
-  type FileProblem,
-  holdEntry,
-  liesIn,
-  namesOfInode,
-  notRegular,
-  openHeld,
-  openPlace,
-  type Place,
-  problem,
-} from '../platform/linux/files.ts'
+import { fstatSync } from 'node:fs'
+import { holdEntry, namesOfInode, openHeld, openPlace } from '../platform/linux/files.ts'
 import {
   type Action,
   type ApplyResult,
@@ -25,6 +13,7 @@ import {
   errorCode,
   type Proof,
 } from './action.ts'
+import { createFileHolder, exactPath, type Held } from './held-file.ts'
 import type { Interlock } from './interlock.ts'
 import { discard, findTaken, leave, putBack, type StepHook, type Taken, takeEntry } from './taking.ts'
 import { hashFile, type Manifest, type Vault } from './vault.ts'
@@ -45,94 +34,13 @@ type Request = Parameters<Quarantine['apply']>[0]
 const APPLY_TIMEOUT_MS = 10 * 60_000
 /** Directory entries that are looked through for other names of the file. */
 const NEIGHBOURS_MAX = 2_000
-/** Looks at a path that leads elsewhere or nowhere, some milliseconds apart, before that is believed. */
-const LOOKS_MAX = 30
-const COMES_AND_GOES: ReadonlySet<FileProblem['code']> = new Set([
-  'symlink',
-  'notFound',
-  'otherFile',
-  'notDirectory',
-])
-const KERNEL_FOLDERS = ['/proc', '/sys', '/dev'].map((path) => Buffer.from(path))
-/** A folder of ordinary files that anyone may write, whatever its name. */
-const SHARED_MEMORY = Buffer.from('/dev/shm')
-/** Magic numbers of file systems without files of their own (statfs(2)): proc, sysfs, cgroup, cgroup2, debugfs,
- * tracefs, securityfs, bpf, configfs, devpts. They may be mounted anywhere. */
-const KERNEL_FILE_SYSTEMS: ReadonlySet<number> = new Set([
-  0x9fa0, 0x62656572, 0x27e0eb, 0x63677270, 0x64626720, 0x74726163, 0x73636673, 0xcafe4a11, 0x62656570,
-  0x1cd1,
-])
-
-/** The target, held: the place it is in, the inode, and what was checked of both. */
-interface Held extends AsyncDisposable {
-  readonly kind: 'held'
-  readonly place: Place
-  readonly stat: BigIntStats
-  readonly content: FileHandle
-}
-
 export function createQuarantineAction(options: QuarantineOptions): Quarantine {
   const { vault } = options
   const step = options.step ?? (() => undefined)
-  const ownFolders = [...options.ownFolders, vault.folder].map(realFolder)
-
-  /** Holds the target when everything but its content is as signed and permitted. */
-  async function hold({ target }: Request): Promise<Held | FileProblem> {
-    const path = exactPath(target)
-    if (!path) return problem('badPath', 'the exact bytes of the path are not those of its text')
-    await using stack = new AsyncDisposableStack()
-    const place = await openPlace(path)
-    if (place.kind === 'problem') return place
-    stack.use(place)
-    const refusal = await refusedPlace(place)
-    if (refusal) return refusal
-    const held = await holdEntry(place.directory, place.name)
-    if (held.kind === 'problem') return held
-    stack.use(held.entry)
-    const { stat } = held
-    const irregular = notRegular(stat)
-    if (irregular) return irregular
-    if (
-      (target.device ?? `${stat.dev}`) !== `${stat.dev}` ||
-      (target.inode ?? `${stat.ino}`) !== `${stat.ino}`
-    ) {
-      return problem('otherFile', `another file (inode ${stat.ino}) has the path now than the one signed for`)
-    }
-    const tooLarge = vault.refuses(Number(stat.size))
-    if (tooLarge) return problem('denied', tooLarge)
-    const content = await openHeld(held.entry)
-    if ('kind' in content) return content
-    stack.use(content)
-    const keep = stack.move()
-    return { kind: 'held', place, stat, content, [Symbol.asyncDispose]: () => keep.disposeAsync() }
-  }
-
-  async function refusedPlace(place: Place): Promise<FileProblem | null> {
-    const real = Buffer.concat([place.realDirectory, Buffer.from('/'), place.name])
-    const inKernel = KERNEL_FOLDERS.some((folder) => liesIn(real, folder)) && !liesIn(real, SHARED_MEMORY)
-    const { type } = await statfs(`/proc/self/fd/${place.directory.fd}`)
-    if (inKernel || KERNEL_FILE_SYSTEMS.has(type)) {
-      return problem('denied', 'the path belongs to the kernel (/proc, /sys, /dev), where no files are taken')
-    }
-    if (ownFolders.some((folder) => liesIn(real, folder))) {
-      return problem('denied', "the path belongs to the agent's own folders")
-    }
-    const permission = options.interlock.permitsFile(real)
-    return permission.ok ? null : problem('denied', permission.reason)
-  }
-
-  /** An attacker who exchanges names in a loop must not get away by being out just when one look falls. */
-  async function holdPatiently(request: Request, signal: AbortSignal): Promise<Held | FileProblem> {
-    for (let look = 1; ; look += 1) {
-      const result = await hold(request)
-      if (result.kind === 'held' || !COMES_AND_GOES.has(result.code)) return result
-      if (look === LOOKS_MAX || signal.aborted || storedAs(request)) return result
-      await pause(1, signal)
-    }
-  }
+  const files = createFileHolder(options)
 
   async function check(request: Request, signal: AbortSignal): Promise<CheckResult> {
-    const result = await holdPatiently(request, signal)
+    const result = await files.hold(request.target, () => storedAs(request) !== null, signal)
     if (result.kind === 'problem') {
       const stored = result.code === 'notFound' ? storedAs(request) : null
       if (!stored) return refusal(result)
@@ -158,7 +66,7 @@ export function createQuarantineAction(options: QuarantineOptions): Quarantine {
   async function apply(request: Request, signal: AbortSignal): Promise<ApplyResult> {
     const startedMs = performance.now()
     await recover(request)
-    const result = await holdPatiently(request, signal)
+    const result = await files.hold(request.target, () => storedAs(request) !== null, signal)
     if (result.kind === 'problem') {
       const stored = result.code === 'notFound' ? storedAs(request) : null
       return stored
@@ -333,26 +241,10 @@ function storedProof(entry: Manifest): Proof {
   }
 }
 
-/** The bytes that were signed for; null when bytes and text are not two forms of one path. */
-function exactPath(target: Request['target']): Buffer | null {
-  if (target.pathBytes === null) return Buffer.from(target.path)
-  const bytes = Buffer.from(target.pathBytes, 'base64')
-  // The operator read the text: other bytes than it shows must not hide behind it.
-  return bytes.toString('utf8') === target.path ? bytes : null
-}
-
 function changed(sha256: string): string {
   return `the content of the file is not the one signed for (now: ${sha256})`
 }
 
 function refusal({ code, reason }: { readonly code: string; readonly reason: string }) {
   return { kind: 'refused' as const, code, reason }
-}
-
-function realFolder(folder: string): Buffer {
-  try {
-    return realpathSync(folder, 'buffer')
-  } catch {
-    return Buffer.from(folder)
-  }
 }

@@ -87,7 +87,7 @@ test('a storm of detections does not sync the disk for each, and is on disk with
     commits += 1
   })
   for (let index = 0; index < 200; index += 1) buffer.add(detectionEvent(index))
-  await expect.poll(() => rowsOf(1).length).toBe(200)
+  await expect.poll(() => rowsOf(1).length, { timeout: 20_000 }).toBe(200)
   expect(commits).toBeLessThan(20)
 })
 
@@ -248,9 +248,11 @@ test('a file that is taken away while the agent runs is replaced and told', asyn
   buffer.add(stoppedEvent(1))
   rmSync(path)
   await expect
-    .poll(() => statSync(path, { throwIfNoEntry: false })?.size ?? 0, { timeout: 5_000 })
+    .poll(() => statSync(path, { throwIfNoEntry: false })?.size ?? 0, { timeout: 20_000 })
     .toBeGreaterThan(0)
-  await expect.poll(() => bodiesOf(0).map((body) => body['event.action'])).toEqual(['tamper'])
+  await expect
+    .poll(() => bodiesOf(0).map((body) => body['event.action']), { timeout: 20_000 })
+    .toEqual(['tamper'])
   buffer.lease(0, 500, 256 * 1024)
   expect(bodiesOf(0).map((body) => body['event.action'])).toEqual(['tamper', 'gap'])
 })

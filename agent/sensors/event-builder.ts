@@ -234,6 +234,8 @@ export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
         if (record.pid === null || !options.ownPids.has(record.pid)) fileEvent(record, into)
         return
       case 'loss':
+        // Temporary folders that went before their events were read; `status` counts them as lost.
+        if (record.source === 'fanotify:folder-gone') return
         into.push({ event: lossEvent(record), content: null })
     }
   }

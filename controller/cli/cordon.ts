@@ -3,4 +3,7 @@
 import { runCordon } from './run.ts'
 import { createProcessIo } from './terminal.ts'
 
-process.exitCode = await runCordon(process.argv.slice(2), createProcessIo(process))
+// No top-level await: the bundle of the single-file program cannot hold one.
+runCordon(process.argv.slice(2), createProcessIo(process)).then((exitCode) => {
+  process.exitCode = exitCode
+})

@@ -56,7 +56,7 @@ export async function signIn(options: OperatorOptions): Promise<Operator> {
   const password = await ensureUser(options.name, options.home, options.controllerEnvironment)
   const never = new AbortController().signal
   const connect = (token: string | null) =>
-    createClient({ url: options.apiUrl, token, timeoutMs: 30_000, signal: never })
+    createClient({ url: options.apiUrl, token, timeoutMs: 30_000, signal: never, warn: () => undefined })
   const session = await connect(null).send('POST', '/auth/login', SessionAnswer, {
     name: options.name,
     password,

@@ -1,12 +1,10 @@
 /** Structured logs: JSON lines to standard error, or readable lines on a terminal. */
 import { type Logger as PinoLogger, pino } from 'pino'
+import type { LogLevel } from './log-level.ts'
 
 export type Logger = Pick<PinoLogger, 'debug' | 'info' | 'warn' | 'error'> & {
   child(bindings: Record<string, unknown>): Logger
 }
-
-export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const
-export type LogLevel = (typeof LOG_LEVELS)[number]
 
 /** Writes JSON lines to file descriptor 2, synchronously: a crash loses no line. */
 export function createLogger(program: string, level: LogLevel): Logger {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Starts EXE again and again, COUNT times, RATE times a second (0: as fast as it can), waits for each, and says
- * how it went in one line of JSON. Every process gets --sequence=NUMBER and, last, --exit=DIGIT.
+ * how it went in one line of JSON. Every process gets --sequence=NUMBER, --time=MILLISECONDS (wall clock just before the
+ * start) and, last, --exit=DIGIT.
  *
  *     gcc -O2 -o generate-exec generate-exec.c
  *     generate-exec COUNT RATE EXE
@@ -36,8 +37,9 @@ int main(int count, char **values) {
   const long total = atol(values[1]);
   const double rate = atof(values[2]);
   const long long started_ns = now_ns();
-  char sequence[40], status[16];
-  char *arguments[] = {values[3], sequence, status, NULL};
+  char sequence[40], time_text[40], status[16];
+  char *arguments[] = {values[3], sequence, time_text, status, NULL};
+  struct timespec wall;
   long failed = 0;
 
   for (long index = 0; index < total; index++) {
@@ -45,6 +47,8 @@ int main(int count, char **values) {
       sleep_until(started_ns + (long long)((double)index * 1e9 / rate));
     snprintf(sequence, sizeof(sequence), "--sequence=%08ld", index);
     snprintf(status, sizeof(status), "--exit=%ld", index % 7);
+    clock_gettime(CLOCK_REALTIME, &wall);
+    snprintf(time_text, sizeof(time_text), "--time=%lld.%03ld", wall.tv_sec * 1000ll + wall.tv_nsec / 1000000, wall.tv_nsec / 1000 % 1000);
     const pid_t pid = vfork();
 
     if (pid == 0) {

@@ -27,7 +27,7 @@ export interface FanotifySensorOptions {
   readonly clock?: () => number
 }
 
-interface RefusedMount {
+export interface RefusedMount {
   readonly mountPoint: string
   /** What the kernel said, such as `fanotify_mark: Operation not supported (EOPNOTSUPP)`. */
   readonly reason: string

@@ -1,0 +1,159 @@
+#!/usr/bin/env node
+/**
+ * `cordon-agent`: what is typed on a host. Each command loads what it needs when it runs: the scanner child is
+ * this program too, and must stay small.
+ */
+import { existsSync, mkdirSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { Command, CommanderError } from 'commander'
+import { loadSettings } from '../shared/node/settings.ts'
+import { AGENT_SETTINGS, type AgentSettings } from './config/settings.ts'
+import { AgentError } from './error.ts'
+import { selectPlatform } from './platform/platform.ts'
+import { AGENT_VERSION } from './version.ts'
+
+const program = new Command('cordon-agent')
+  .description('Watches this host, detects, and acts on signed commands.')
+  .version(AGENT_VERSION)
+  .option('--config <file>', 'JSON file with settings; the environment wins over it (docs/settings.md)')
+  .exitOverride()
+  .showHelpAfterError('(see --help)')
+
+function settings(): AgentSettings {
+  const { config } = program.opts<{ config?: string }>()
+  const loaded = loadSettings(AGENT_SETTINGS, config ?? null, process.env)
+  if (!loaded.ok) throw new AgentError(loaded.problems.join('\n'))
+  return loaded.settings
+}
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`)
+}
+
+program
+  .command('enroll')
+  .description('Makes a key on this host and has the controller certify it.')
+  .argument('<url>', 'enrolment address of the controller, https://HOST:PORT')
+  .argument('<token>', 'one-time token, from `cordon host enroll-token`')
+  .action(async (url: string, token: string) => {
+    const { stateFolder } = settings()
+    mkdirSync(stateFolder, { recursive: true, mode: 0o700 })
+    const { collectInventory } = await import('./health/inventory.ts')
+    const { enrol } = await import('./identity/enrol.ts')
+    const inventory = await collectInventory()
+    const result = await enrol({ url, token, folder: stateFolder, inventory })
+    if (!result.ok) throw new AgentError(`${result.error.reason}\n${result.error.mend}`)
+    const { identity } = result
+    const expires = new Date(identity.certificateExpiresAtMs()).toISOString()
+    say(`enrolled as agent ${identity.agentId} of fleet ${identity.fleet}; certificate until ${expires}`)
+  })
+
+program
+  .command('run')
+  .description('Runs the agent until it is told to stop.')
+  .option('--stop-with-stdin', 'ends when standard input closes, for launchers')
+  .action(async (options: { stopWithStdin?: boolean }) => {
+    const given = settings()
+    const { createLogger } = await import('../shared/node/logger.ts')
+    const { runAgent } = await import('./run.ts')
+    const logger = createLogger('cordon-agent', given.logLevel)
+    await runAgent(given, logger, stopSignal(options.stopWithStdin ?? false), (facts) => {
+      say(`READY ${JSON.stringify(facts)}`)
+    })
+  })
+
+program
+  .command('status')
+  .description(
+    'Which sensors are in force and why, what was seen, buffered and lost, connection, certificate.',
+  )
+  .option('--json', 'as JSON')
+  .action(async (options: { json?: boolean }) => {
+    const { stateFolder } = settings()
+    const { askStatus } = await import('./health/status-socket.ts')
+    const { describeStatus } = await import('./cli/describe-status.ts')
+    const answer = await askStatus(stateFolder)
+    if (answer.kind === 'failed') throw new AgentError(`${stateFolder}: ${answer.cause.message}`)
+    if (answer.kind === 'answer') {
+      say(options.json ? JSON.stringify(answer.report) : describeStatus(answer.report))
+      return
+    }
+    const { openIdentity } = await import('./identity/identity.ts')
+    const identity = openIdentity(stateFolder)
+    const enrolled = identity.ok ? `enrolled as ${identity.identity.agentId}` : identity.error.reason
+    if (options.json) say(JSON.stringify({ running: false, enrolled: identity.ok }))
+    throw new AgentError(`no agent runs with state in ${stateFolder}; ${enrolled}`)
+  })
+
+program
+  .command('scan')
+  .description('Scans files and folders with YARA rules and indicators; changes nothing.')
+  .argument('<path...>')
+  .option('--rules <path...>', 'rule files or folders instead of those that ship')
+  .option('--files-max <count>', 'stop after so many files', '1000000')
+  .option('--json', 'NDJSON: one line per match, then the summary')
+  .action(async (paths: string[], options: { rules?: string[]; filesMax: string; json?: boolean }) => {
+    const { createSilentLogger } = await import('../shared/node/logger.ts')
+    const { scanOnDemand } = await import('./cli/scan.ts')
+    process.exitCode = await scanOnDemand({
+      paths: paths.map((path) => resolve(path)),
+      rules: options.rules ?? [],
+      contentFolders: settings().contentFolders,
+      filesMax: Number(options.filesMax),
+      json: options.json ?? false,
+      signal: stopSignal(false),
+      logger: createSilentLogger(),
+    })
+  })
+
+program
+  .command('verify')
+  .description('Walks the hash chain of a buffer, offline; names the first row that was changed.')
+  .argument('[buffer]', 'a buffer file; that of this host unless said')
+  .action(async (path: string | undefined) => {
+    const { verifyBuffer } = await import('./buffer/verify.ts')
+    const file = path ?? join(settings().stateFolder, 'buffer.db')
+    if (!existsSync(file)) throw new AgentError(`${file} is not there`)
+    const result = verifyBuffer(file)
+    say(JSON.stringify(result))
+    process.exitCode = result.kind === 'whole' ? 0 : 1
+  })
+
+program.command('scan-worker', { hidden: true }).action(async () => {
+  const { loadNative } = await import('./native/addon.ts')
+  const { runScanWorker } = await import('./detect/scan-worker.ts')
+  const { loadYaraAddon } = await import('./detect/yara-engine.ts')
+  const native = loadNative()
+  process.exitCode = runScanWorker({ yara: loadYaraAddon(), native: native.ok ? native.native : null })
+})
+
+function stopSignal(withStdin: boolean): AbortSignal {
+  const stop = new AbortController()
+  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort())
+  if (withStdin) {
+    process.stdin.resume()
+    process.stdin.once('close', () => stop.abort())
+  }
+  return stop.signal
+}
+
+async function main(): Promise<number> {
+  const platform = selectPlatform()
+  if (!platform.ok) {
+    process.stderr.write(`cordon-agent: ${platform.reason}\n`)
+    return 1
+  }
+  try {
+    await program.parseAsync()
+    return Number(process.exitCode ?? 0)
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
+    const text = error instanceof AgentError ? error.message : (error as Error).stack
+    process.stderr.write(`cordon-agent: ${text}\n`)
+    return 1
+  }
+}
+
+main().then((code) => {
+  process.exitCode = code
+})

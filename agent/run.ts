@@ -1,0 +1,360 @@
+/** The agent, joined: the one place where its rooms meet. `main.ts` is its command line. */
+import { mkdirSync, realpathSync, statfsSync } from 'node:fs'
+import { join } from 'node:path'
+import type { CordonEvent } from '../shared/events/event.ts'
+import { compileIndicators } from '../shared/ioc/matcher.ts'
+import { readContent, shippedContentFolder } from '../shared/node/content.ts'
+import type { Logger } from '../shared/node/logger.ts'
+import { aborted, pause, runEvery, runTogether } from '../shared/node/loop.ts'
+import type { Inventory } from '../shared/protocol/messages.ts'
+import { createInterlock } from './actions/interlock.ts'
+import { openJournal } from './actions/journal.ts'
+import { createKillAction } from './actions/kill.ts'
+import { createQuarantineAction } from './actions/quarantine.ts'
+import { createReceiver } from './actions/receiver.ts'
+import { createScanAction } from './actions/scan.ts'
+import { createVault } from './actions/vault.ts'
+import { openBuffer } from './buffer/buffer.ts'
+import { bufferBytesMax, reservedBytesFor } from './buffer/size.ts'
+import type { AgentSettings } from './config/settings.ts'
+import { createDetection } from './detect/detection.ts'
+import { scanPath } from './detect/scan-path.ts'
+import { createScanner } from './detect/scanner.ts'
+import { AgentError } from './error.ts'
+import { agentStarted, agentStopped, sensorChanged } from './health/events.ts'
+import { collectInventory } from './health/inventory.ts'
+import type { StatusReport } from './health/report.ts'
+import { serveStatus } from './health/status-socket.ts'
+import { type Identity, openIdentity } from './identity/identity.ts'
+import { loadNative } from './native/addon.ts'
+import { createPidfdOpener, openProcessByPid } from './platform/linux/processes.ts'
+import { scannerProgram } from './platform/linux/program.ts'
+import { startScannerProcess } from './platform/linux/scanner-process.ts'
+import { selectPlatform } from './platform/platform.ts'
+import { createEventBuilder } from './sensors/event-builder.ts'
+import { createLayers } from './sensors/layers.ts'
+import { createProcessTable } from './sensors/process-table.ts'
+import type { RecordSink } from './sensors/records.ts'
+import { selectLayers } from './sensors/select-layers.ts'
+import { createUplink, type UplinkState } from './uplink/uplink.ts'
+import { AGENT_VERSION } from './version.ts'
+
+export interface ReadyFacts {
+  readonly agentId: string
+  readonly pid: number
+  readonly sensors: readonly string[]
+}
+
+const RENEWAL_CHECK_MS = 3_600_000
+const USER_NAMES_INTERVAL_MS = 10_000
+const READY_WAIT_MS = 10_000
+
+/** Runs until `signal` aborts. Rejects with what a person can mend: not enrolled, no sensor left. */
+export async function runAgent(
+  settings: AgentSettings,
+  logger: Logger,
+  signal: AbortSignal,
+  ready: (facts: ReadyFacts) => void,
+): Promise<void> {
+  const selected = selectPlatform()
+  if (!selected.ok) throw new AgentError(selected.reason)
+  const { platform } = selected
+  const clock = Date.now
+  mkdirSync(settings.stateFolder, { recursive: true, mode: 0o700 })
+  const stateFolder = realpathSync(settings.stateFolder)
+  const identity = openOrFail(stateFolder)
+  const native = loadNative()
+  if (!native.ok) logger.warn({ reason: native.reason }, 'the native addon is missing: fallback sensors')
+
+  const bootId = platform.readBootId()
+  const ownPids = new Set<number>([process.pid])
+  const ownFolders = [stateFolder]
+  const content = readContent([shippedContentFolder(), ...settings.contentFolders])
+  for (const problem of content.problems) logger.warn({ problem }, 'content was left out')
+
+  const bytesMax = settings.bufferBytesMax ?? bufferBytesMax(freeBytes(stateFolder))
+  using buffer = openBuffer({
+    path: join(stateFolder, 'buffer.db'),
+    bytesMax,
+    reservedBytes: reservedBytesFor(bytesMax),
+    logger,
+    clock,
+  })
+  const emit = (event: CordonEvent) => buffer.add(event)
+
+  const scanner = createScanner({
+    sources: content.yaraSources,
+    startProcess: (socket) => startScannerProcess(scannerProgram(), socket),
+    descriptors: native.ok ? native.native : null,
+    ownFolders,
+    logger,
+    clock,
+    onSpawn(pid) {
+      ownPids.add(pid)
+      const startTicks = platform.readProcess(pid)?.process.startTicks
+      if (startTicks !== undefined) layers.exclude({ pid, startTicks })
+    },
+    limits: {
+      scanBytesMax: settings.scanBytesMax,
+      fileTimeoutMs: settings.scanTimeoutMs,
+      residentBytesMax: settings.scannerMemoryBytesMax,
+    },
+  })
+  let userNames = platform.readUserNames()
+  const table = createProcessTable({
+    agentId: identity.agentId,
+    bootId,
+    bootTimeMs: platform.readBootTimeMs(),
+    clock,
+    readProcess: platform.readProcess,
+  })
+  const builder = createEventBuilder({
+    table,
+    knownHash: scanner.knownHash,
+    userName: (id) => userNames.get(id),
+    ownPids,
+    ownFolders,
+  })
+  const detection = createDetection({
+    agentId: identity.agentId,
+    scanner,
+    matcher: compileIndicators(content.indicators, clock()),
+    processContext: builder.context,
+    emit,
+    clock,
+  })
+  const sink: RecordSink = (records) => {
+    for (const observation of builder.build(records)) {
+      emit(observation.event)
+      detection.handle(observation)
+    }
+  }
+  const layers = selectLayers({ settings, native, platform, ownPids, ownFolders, clock })
+  const sensors = createLayers(layers.chains, (change) => {
+    logger.info(change, change.inForce ? 'a sensor is in force' : 'a sensor is no longer in force')
+    emit(sensorChanged(change, clock()))
+  })
+
+  using journal = openJournal({ path: join(stateFolder, 'journal.db'), emit, clock, logger })
+  const installedAsService = platform.runsAsService()
+  const interlock = createInterlock({
+    installedAsService,
+    testRoot: settings.testRoot,
+    testCgroup: settings.testCgroup,
+    recordedNetworkNamespace: settings.launcherNetworkNamespace,
+  })
+  const vault = createVault({
+    folder: join(stateFolder, 'quarantine'),
+    fileBytesMax: settings.quarantineFileBytesMax,
+    bytesMax: settings.quarantineBytesMax,
+  })
+  const receiver = createReceiver({
+    verificationContext() {
+      const { sessionNonce } = uplink.state()
+      return sessionNonce === null
+        ? null
+        : {
+            keyset: identity.keyset(),
+            fleet: identity.fleet,
+            agentId: identity.agentId,
+            agentKeyFingerprint: identity.keyFingerprint(),
+            sessionNonce,
+          }
+    },
+    journal,
+    actions: {
+      killProcess: createKillAction({
+        bootId,
+        interlock,
+        openProcess: native.ok ? createPidfdOpener(native.native) : openProcessByPid,
+      }),
+      quarantineFile: createQuarantineAction({ vault, interlock, ownFolders, clock }),
+      scanPath: createScanAction(async (path, { filesMax, signal: stop }) => {
+        const summary = await scanPath(path, { scanner, detection, filesMax, signal: stop })
+        if (stop.aborted) return { kind: 'aborted' }
+        const skipped = summary.skipped.reduce((sum, { count }) => sum + count, 0)
+        return { kind: 'scanned', summary: { ...summary, skipped } }
+      }),
+    },
+    emit,
+    clock,
+    logger,
+  })
+
+  const inventory: Inventory = await collectInventory()
+  const gatewayUrl = settings.gatewayUrl ?? identity.gatewayUrl
+  const uplink = createUplink({
+    gatewayUrl,
+    tlsOptions: () => identity.tlsOptions(),
+    buffer,
+    helloFacts: () => ({
+      agentVersion: AGENT_VERSION,
+      bootId,
+      keysetVersion: identity.keyset().version,
+      inventory,
+    }),
+    status: () => statusMessage(),
+    handlers: {
+      onCommand: (command) => receiver.receive(command),
+      onCancel: (commandId) => receiver.cancel(commandId),
+      onKeyset({ keyset, rootSignature }) {
+        const saved = identity.saveKeyset({ keyset, rootSignature })
+        if (!saved.ok) logger.warn({ failure: saved.failure }, 'a keyset was refused')
+      },
+      onRenewedCertificate(certificateChainPem) {
+        const finished = identity.finishRenewal(certificateChainPem)
+        if (finished.ok) uplink.reconnect('the certificate was renewed')
+        else logger.warn({ reason: finished.reason }, 'a renewed certificate was refused')
+      },
+      onConnected(welcome) {
+        if (welcome.keysetVersion > identity.keyset().version) uplink.send({ kind: 'keysetRequest' })
+        renewWhenDue()
+      },
+      onDisconnected: () => undefined,
+    },
+    clock,
+    logger,
+  })
+  const renewWhenDue = () => {
+    if (identity.renewalDue(clock())) uplink.send({ kind: 'renewalRequest', csrPem: identity.startRenewal() })
+  }
+
+  const startedAt = new Date(clock()).toISOString()
+  const scannerCounts = () => {
+    const { scanned, skipped, restarts, queued } = scanner.status()
+    return {
+      scanned,
+      skipped: Object.values(skipped).reduce((sum, count) => sum + count, 0),
+      restarts,
+      queued,
+    }
+  }
+  const statusMessage = () => {
+    const stats = buffer.stats()
+    return {
+      kind: 'status' as const,
+      sensors: [...sensors.status()],
+      bufferedRows: stats.bufferedRows,
+      bufferedBytes: stats.bufferedBytes,
+      droppedRows: stats.droppedRows,
+      scanner: scannerCounts(),
+      residentBytes: process.memoryUsage.rss(),
+      certificateExpires: new Date(identity.certificateExpiresAtMs()).toISOString(),
+    }
+  }
+  const report = (): StatusReport => {
+    const stats = buffer.stats()
+    const scannerStatus = scanner.status()
+    return {
+      running: true,
+      pid: process.pid,
+      version: AGENT_VERSION,
+      agentId: identity.agentId,
+      fleet: identity.fleet,
+      startedAt,
+      bootId,
+      sensors: sensors.status(),
+      refusedMounts: layers.refusedMounts(),
+      events: {
+        added: stats.addedRows,
+        buffered: stats.bufferedRows,
+        bufferedBytes: stats.bufferedBytes,
+        dropped: stats.droppedRows,
+        trouble: stats.trouble?.reason ?? null,
+      },
+      scanner: {
+        state: scannerStatus.state,
+        engine: scannerStatus.engine,
+        isolation: scannerStatus.isolation,
+        ruleProblems: scannerStatus.ruleProblems,
+        ...scannerCounts(),
+      },
+      connection: describeConnection(gatewayUrl, uplink.state()),
+      certificate: {
+        expiresAt: new Date(identity.certificateExpiresAtMs()).toISOString(),
+        keysetVersion: identity.keyset().version,
+      },
+      interlock: describeInterlock(installedAsService, settings),
+      residentBytes: process.memoryUsage.rss(),
+    }
+  }
+
+  table.load(platform.listPids())
+  emit(agentStarted(AGENT_VERSION, bootId, layers.best, clock()))
+  let outcome = 'the agent was told to stop'
+  try {
+    await runTogether(signal, [
+      async function sensorLayers(stop) {
+        await sensors.run(sink, stop)
+      },
+      async function contentScanner(stop) {
+        await scanner.run(stop)
+      },
+      async function controllerUplink(stop) {
+        await uplink.run(stop)
+      },
+      async function commandReceiver(stop) {
+        await receiver.run(stop)
+      },
+      async function statusSocket(stop) {
+        await serveStatus(stateFolder, report, stop)
+      },
+      async function housekeeping(stop) {
+        await runEvery(USER_NAMES_INTERVAL_MS, stop, () => {
+          userNames = platform.readUserNames()
+        })
+      },
+      async function renewal(stop) {
+        await runEvery(RENEWAL_CHECK_MS, stop, renewWhenDue)
+      },
+      async function readiness(stop) {
+        // A launcher waits for sensors and scanner, not for the controller: the agent works on alone.
+        const until = clock() + READY_WAIT_MS
+        while (!stop.aborted && clock() < until && !isReady()) await pause(50, stop)
+        const inForce = sensors.status().filter((sensor) => sensor.inForce)
+        ready({ agentId: identity.agentId, pid: process.pid, sensors: inForce.map((sensor) => sensor.name) })
+        await aborted(stop)
+      },
+    ])
+  } catch (error) {
+    outcome = error instanceof Error ? error.message : String(error)
+    throw error
+  } finally {
+    emit(agentStopped(outcome, clock()))
+  }
+
+  function isReady(): boolean {
+    return (
+      scanner.status().state === 'ready' && sensors.status().filter((sensor) => sensor.inForce).length >= 2
+    )
+  }
+}
+
+function openOrFail(stateFolder: string): Identity {
+  const opened = openIdentity(stateFolder)
+  if (!opened.ok) throw new AgentError(`${opened.error.reason}\n${opened.error.mend}`)
+  return opened.identity
+}
+
+function freeBytes(folder: string): number {
+  const space = statfsSync(folder)
+  return space.bavail * space.bsize
+}
+
+function describeConnection(gatewayUrl: string, state: UplinkState): StatusReport['connection'] {
+  const since = new Date(state.sinceMs).toISOString()
+  const details = [
+    `since ${since}, ${state.sentBatches} batches sent, ${state.inFlight} in flight`,
+    state.lastError === null ? '' : `last error: ${state.lastError}`,
+    state.nextAttemptMs === null ? '' : `next attempt ${new Date(state.nextAttemptMs).toISOString()}`,
+  ]
+  return { gatewayUrl, state: state.phase, detail: details.filter((detail) => detail !== '').join('; ') }
+}
+
+function describeInterlock(installedAsService: boolean, settings: AgentSettings): string {
+  if (installedAsService) return 'off: this agent runs as a service'
+  const places = [settings.testRoot, settings.testCgroup && `cgroup ${settings.testCgroup}`].filter(Boolean)
+  return places.length === 0
+    ? 'ON: no service, and no testRoot or testCgroup is set: every kill and quarantine is refused'
+    : `ON: acts only on what is in ${places.join(' and ')}`
+}

@@ -1,0 +1,345 @@
+/**
+ * The agent's line to its controller: dials, greets, sends what the buffer holds, hands on what the controller
+ * says, and dials again when the line breaks. It believes the controller's certificate and nothing else;
+ * commands are verified by whoever takes them.
+ */
+import type { ConnectionOptions } from 'node:tls'
+import { createBackoff } from '../../shared/node/backoff.ts'
+import type { Logger } from '../../shared/node/logger.ts'
+import { pause } from '../../shared/node/loop.ts'
+import { BACKOFF_MAX_MS, BACKOFF_MIN_MS, PING_INTERVAL_MS } from '../../shared/protocol/limits.ts'
+import type { AgentMessage, Command, ControllerMessage } from '../../shared/protocol/messages.ts'
+import { PROTOCOL_VERSION } from '../../shared/protocol/version.ts'
+import type { EventBuffer } from '../buffer/buffer.ts'
+import { reasonOfError } from './reasons.ts'
+import { createRefusals } from './refusals.ts'
+import { createSender, type Sender, type SendingBuffer } from './sender.ts'
+import { AGENT_PATH, runSession, type Session, type SessionEnd } from './session.ts'
+
+type Hello = Extract<AgentMessage, { kind: 'hello' }>
+type Status = Extract<AgentMessage, { kind: 'status' }>
+type MessageOf<Kind extends ControllerMessage['kind']> = Extract<ControllerMessage, { kind: Kind }>
+export type Welcome = MessageOf<'welcome'>
+export type HelloFacts = Pick<Hello, 'agentVersion' | 'bootId' | 'keysetVersion' | 'inventory'>
+export type UplinkBuffer = SendingBuffer &
+  Pick<EventBuffer, 'rollback' | 'resume' | 'startNewStream' | 'onRows'>
+
+/** What one that throws or rejects did is logged; the connection goes on. */
+export interface UplinkHandlers {
+  /** `sessionNonce` is that of the connection it came over: live commands repeat it. */
+  onCommand(command: Command, sessionNonce: string): void | Promise<void>
+  onCancel(commandId: string): void | Promise<void>
+  onKeyset(message: MessageOf<'keyset'>): void | Promise<void>
+  onRenewedCertificate(certificateChainPem: string): void | Promise<void>
+  onConnected(welcome: Welcome): void | Promise<void>
+  onDisconnected(reason: string): void | Promise<void>
+  /** The controller has events that this buffer never had; a new stream is begun and a tamper event tells it. */
+  onWatermarkAhead?(found: { readonly class: number; readonly sequence: number; readonly last: number }): void
+}
+
+export interface UplinkOptions {
+  /** `wss://host:port`; the path is added. */
+  readonly gatewayUrl: string
+  /** Asked before each attempt, because certificates are renewed. */
+  readonly tlsOptions: () => ConnectionOptions | Promise<ConnectionOptions>
+  readonly buffer: UplinkBuffer
+  readonly helloFacts: () => HelloFacts
+  /** Sent after each welcome and every minute. */
+  readonly status: () => Status
+  readonly handlers: UplinkHandlers
+  readonly logger: Logger
+  readonly clock?: () => number
+  readonly random?: () => number
+  readonly pingIntervalMs?: number
+  readonly backoffMinMs?: number
+  readonly backoffMaxMs?: number
+  readonly statusIntervalMs?: number
+  /** Pause after a batch was first refused; four times as long after the second time. */
+  readonly refusalPauseMs?: number
+  readonly coalesceMs?: number
+  readonly answerTimeoutMs?: number
+}
+
+export interface UplinkState {
+  readonly phase: 'stopped' | 'connecting' | 'connected' | 'waiting'
+  /** Milliseconds since 1970. */
+  readonly sinceMs: number
+  /** Why the last connection ended or the last attempt failed, in words; null when none did. */
+  readonly lastError: string | null
+  readonly lastErrorMs: number | null
+  readonly nextAttemptMs: number | null
+  /** Attempts since the last welcome. */
+  readonly attempts: number
+  /** When the controller last said anything. */
+  readonly lastHeardMs: number | null
+  readonly inFlight: number
+  readonly sentBatches: number
+  readonly sessionNonce: string | null
+}
+
+export interface Uplink {
+  /** Stays connected until `signal` aborts. Never rejects for what a network or a controller does. */
+  run(signal: AbortSignal): Promise<void>
+  /** False when there is no connection: the caller keeps what matters. */
+  send(message: Exclude<AgentMessage, { kind: 'hello' }>): boolean
+  state(): UplinkState
+  /** Ends the connection and dials anew, for a new certificate. */
+  reconnect(reason: string): void
+  /** True when the controller answers now, over the authenticated connection. */
+  roundTrip(timeoutMs: number): Promise<boolean>
+}
+
+const STATUS_INTERVAL_MS = 60_000
+const REFUSAL_PAUSE_MS = 1_000
+/** A controller that tells of higher watermarks again and again must not fill the disk with set-aside files. */
+const NEW_STREAM_INTERVAL_MS = 3_600_000
+
+export function createUplink(options: UplinkOptions): Uplink {
+  return new ControllerLine(options)
+}
+
+class ControllerLine implements Uplink {
+  readonly #options: UplinkOptions
+  readonly #url: string
+  readonly #clock: () => number
+  readonly #random: () => number
+  readonly #backoff: ReturnType<typeof createBackoff>
+  readonly #refusals: ReturnType<typeof createRefusals>
+  #session: Session | null = null
+  #sender: Sender | null = null
+  #phase: UplinkState['phase'] = 'stopped'
+  #sinceMs: number
+  #lastError: { readonly reason: string; readonly atMs: number } | null = null
+  #nextAttemptMs: number | null = null
+  #attempts = 0
+  #lastHeardMs: number | null = null
+  #sentBatches = 0
+  #newStreamMs = Number.NEGATIVE_INFINITY
+
+  constructor(options: UplinkOptions) {
+    this.#options = options
+    this.#url = endpointOf(options.gatewayUrl)
+    this.#clock = options.clock ?? Date.now
+    this.#random = options.random ?? Math.random
+    this.#backoff = createBackoff(
+      options.backoffMinMs ?? BACKOFF_MIN_MS,
+      options.backoffMaxMs ?? BACKOFF_MAX_MS,
+      this.#random,
+    )
+    this.#refusals = createRefusals(options.refusalPauseMs ?? REFUSAL_PAUSE_MS)
+    this.#sinceMs = this.#clock()
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const stopListening = this.#options.buffer.onRows(() => this.#sender?.wake())
+    while (!signal.aborted) {
+      this.#enter('connecting')
+      this.#attempts += 1
+      const end = await this.#connect(signal)
+      this.#afterSession(end)
+      if (signal.aborted) break
+      const pauseMs = this.#pauseAfter(end)
+      this.#nextAttemptMs = this.#clock() + pauseMs
+      this.#enter('waiting')
+      await pause(pauseMs, signal)
+      this.#nextAttemptMs = null
+    }
+    stopListening()
+    this.#enter('stopped')
+  }
+
+  send(message: Exclude<AgentMessage, { kind: 'hello' }>): boolean {
+    if (!this.#session || this.#phase !== 'connected') return false
+    this.#session.write(JSON.stringify(message))
+    return true
+  }
+
+  state(): UplinkState {
+    return {
+      phase: this.#phase,
+      sinceMs: this.#sinceMs,
+      lastError: this.#lastError?.reason ?? null,
+      lastErrorMs: this.#lastError?.atMs ?? null,
+      nextAttemptMs: this.#nextAttemptMs,
+      attempts: this.#attempts,
+      lastHeardMs: this.#lastHeardMs,
+      inFlight: this.#sender?.inFlight ?? 0,
+      sentBatches: this.#sentBatches + (this.#sender?.sentBatches ?? 0),
+      sessionNonce: this.#session?.sessionNonce ?? null,
+    }
+  }
+
+  reconnect(reason: string): void {
+    this.#session?.end(reason, false)
+  }
+
+  roundTrip(timeoutMs: number): Promise<boolean> {
+    return this.#session?.roundTrip(timeoutMs) ?? Promise.resolve(false)
+  }
+
+  async #connect(signal: AbortSignal): Promise<SessionEnd> {
+    let statusTimer: NodeJS.Timeout | undefined
+    try {
+      const tls = await this.#options.tlsOptions()
+      return await runSession(
+        {
+          url: this.#url,
+          tls,
+          hello: (sessionNonce) => this.#hello(sessionNonce),
+          onWelcome: (welcome, session) => {
+            this.#welcome(welcome, session)
+            statusTimer = setInterval(
+              () => this.#sendStatus(),
+              this.#options.statusIntervalMs ?? STATUS_INTERVAL_MS,
+            )
+          },
+          onMessage: (message) => this.#take(message),
+          onAlive: () => {
+            this.#lastHeardMs = this.#clock()
+          },
+          pingIntervalMs: this.#options.pingIntervalMs ?? PING_INTERVAL_MS,
+          logger: this.#options.logger,
+        },
+        signal,
+      )
+    } catch (error) {
+      return { reason: reasonOfError(error), welcomed: false, backOff: true, retryAfterMs: 0 }
+    } finally {
+      clearInterval(statusTimer)
+    }
+  }
+
+  #afterSession(end: SessionEnd): void {
+    const wasConnected = this.#phase === 'connected'
+    this.#sender?.stop()
+    this.#sentBatches += this.#sender?.sentBatches ?? 0
+    this.#sender = null
+    this.#session = null
+    this.#options.buffer.rollback()
+    this.#lastError = { reason: end.reason, atMs: this.#clock() }
+    this.#options.logger.warn({ reason: end.reason }, 'no connection to the controller')
+    if (wasConnected) this.#call('onDisconnected', () => this.#options.handlers.onDisconnected(end.reason))
+  }
+
+  #pauseAfter(end: SessionEnd): number {
+    if (end.welcomed && !end.backOff) this.#backoff.reset()
+    // A quarter more at random, or every agent of a controller that asked for peace comes back at once.
+    const askedMs = end.retryAfterMs * (1 + this.#random() / 4)
+    return Math.max(this.#backoff.next(), Math.floor(askedMs))
+  }
+
+  #enter(phase: UplinkState['phase']): void {
+    this.#phase = phase
+    this.#sinceMs = this.#clock()
+  }
+
+  #hello(sessionNonce: string): Hello {
+    const { agentVersion, bootId, keysetVersion, inventory } = this.#options.helloFacts()
+    return {
+      kind: 'hello',
+      protocolVersion: PROTOCOL_VERSION,
+      agentVersion,
+      bootId,
+      sessionNonce,
+      keysetVersion,
+      streamId: this.#options.buffer.streamId,
+      watermarks: this.#options.buffer.watermarks().map((mark) => ({ ...mark })),
+      inventory,
+    }
+  }
+
+  #welcome(welcome: Welcome, session: Session): void {
+    const { buffer, handlers, logger } = this.#options
+    if (welcome.protocolVersion !== PROTOCOL_VERSION) {
+      session.end(`the controller speaks protocol version ${welcome.protocolVersion}`, true)
+      return
+    }
+    const resumed = buffer.resume(welcome.watermarks)
+    if (resumed.kind === 'ahead') {
+      const { class: eventClass, sequence, last } = resumed
+      this.#call('onWatermarkAhead', () => handlers.onWatermarkAhead?.({ class: eventClass, sequence, last }))
+      this.#beginNewStream(session, eventClass, sequence, last)
+      return
+    }
+    this.#session = session
+    this.#attempts = 0
+    this.#enter('connected')
+    this.#sender = createSender({
+      buffer,
+      credits: welcome.credits,
+      refusals: this.#refusals,
+      write: (frame, done) => session.write(frame, done),
+      queuedBytes: () => session.queuedBytes,
+      reconnect: (reason, kind) => session.end(reason, kind === 'backOff'),
+      logger,
+      ...(this.#options.coalesceMs === undefined ? {} : { coalesceMs: this.#options.coalesceMs }),
+      ...(this.#options.answerTimeoutMs === undefined
+        ? {}
+        : { answerTimeoutMs: this.#options.answerTimeoutMs }),
+    })
+    this.#sendStatus()
+    this.#sender.wake()
+    logger.info({ credits: welcome.credits }, 'connected to the controller')
+    this.#call('onConnected', () => handlers.onConnected(welcome))
+  }
+
+  #beginNewStream(session: Session, eventClass: number, sequence: number, last: number): void {
+    const reason = `the controller has class ${eventClass} up to ${sequence}, this buffer only up to ${last}: it was rolled back, or the agent's identity is used twice`
+    const nowMs = this.#clock()
+    if (nowMs - this.#newStreamMs < NEW_STREAM_INTERVAL_MS) {
+      session.end(`${reason} (again; the buffer is kept)`, true)
+      return
+    }
+    this.#newStreamMs = nowMs
+    this.#options.buffer.startNewStream(reason)
+    session.end(reason, false)
+  }
+
+  #take(message: Exclude<ControllerMessage, { kind: 'welcome' | 'goodbye' }>): string | null {
+    const { handlers } = this.#options
+    switch (message.kind) {
+      case 'acknowledgement':
+        return this.#sender?.acknowledged(message) ?? null
+      case 'batchRefused':
+        return this.#sender?.refused(message) ?? null
+      case 'command':
+        this.#call('onCommand', () => handlers.onCommand(message, this.#session?.sessionNonce ?? ''))
+        return null
+      case 'cancelCommand':
+        this.#call('onCancel', () => handlers.onCancel(message.commandId))
+        return null
+      case 'keyset':
+        this.#call('onKeyset', () => handlers.onKeyset(message))
+        return null
+      case 'renewedCertificate':
+        this.#call('onRenewedCertificate', () => handlers.onRenewedCertificate(message.certificateChainPem))
+        return null
+    }
+  }
+
+  #sendStatus(): void {
+    this.#call('status', () => {
+      this.send(this.#options.status())
+    })
+  }
+
+  /** Handlers are other rooms' code: their faults do not cost the connection. */
+  #call(name: string, run: () => void | Promise<void>): void {
+    const failed = (error: unknown) =>
+      this.#options.logger.error({ handler: name, error: String(error) }, 'a handler of the uplink failed')
+    try {
+      run()?.catch(failed)
+    } catch (error) {
+      failed(error)
+    }
+  }
+}
+
+/** Throws for an address that no agent may dial. */
+function endpointOf(gatewayUrl: string): string {
+  const url = new URL(AGENT_PATH, gatewayUrl)
+  if (url.protocol === 'https:') url.protocol = 'wss:'
+  if (url.protocol !== 'wss:')
+    throw new Error(`the controller's address must begin with wss://, not ${url.protocol}//`)
+  return url.href
+}
