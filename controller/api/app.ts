@@ -32,8 +32,8 @@ import { ROUTES } from './routes.ts'
 import { API_PREFIX } from './schemas.ts'
 import type { Services } from './services.ts'
 
-export const BODY_BYTES_MAX = 256 * 1024
-export const URL_CHARACTERS_MAX = 8 * 1024
+const BODY_BYTES_MAX = 256 * 1024
+const URL_CHARACTERS_MAX = 8 * 1024
 const HEADER_BYTES_MAX = 16 * 1024
 const CONNECTIONS_MAX = 1_024
 const REQUEST_TIMEOUT_MS = 30_000
@@ -51,7 +51,7 @@ export interface ApiOptions {
   readonly streamLimits?: StreamLimits
 }
 
-export interface Listening {
+interface Listening {
   readonly port: number
   /** The public address, with the port filled in. */
   readonly url: string

@@ -46,7 +46,8 @@ export const AUTH_ROUTES: readonly Route[] = [
       if (!outcome.ok) {
         return signInRefused(
           outcome.error,
-          'The code works once, for an hour, and only while there is no user.',
+          name,
+          'The code works once, for an hour, and only while there is no administrator.',
         )
       }
       services.audit.record(name, 'user.create', name, 'first administrator, by the one-time code')
@@ -70,7 +71,7 @@ export const AUTH_ROUTES: readonly Route[] = [
         // What the limit stopped is not recorded: a flood must not fill the audit log.
         if (outcome.error.kind === 'wrong')
           services.audit.record('nobody', 'auth.refused', name, `from ${address}`)
-        return signInRefused(outcome.error, 'Check name and password.')
+        return signInRefused(outcome.error, name, 'Check name and password.')
       }
       services.audit.record(outcome.value.name, 'auth.login', outcome.value.name, `${kind} from ${address}`)
       return signedIn(outcome.value)
@@ -175,10 +176,10 @@ function userAnswer(user: User): UserAnswer {
   }
 }
 
-function signInRefused(error: OperatorError, hint: string): Answer<never> {
+function signInRefused(error: OperatorError, name: string, hint: string): Answer<never> {
   return error.kind === 'wrong'
     ? refuse('wrongSignIn', 'the sign-in is not right', hint)
-    : userRefused(error, '')
+    : userRefused(error, name)
 }
 
 function userRefused(error: OperatorError, name: string): Answer<never> {

@@ -25,7 +25,7 @@ export const STREAM_LIMITS: StreamLimits = {
   heartbeatMs: 15_000,
 }
 
-export interface StreamClient {
+interface StreamClient {
   readonly sessionId: string
   /** Asked with each heartbeat: a session that ended takes its streams with it. */
   stillAllowed(): boolean

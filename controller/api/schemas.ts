@@ -17,7 +17,7 @@ import { ROLES } from '../operators/role.ts'
 /** Every route of the table is below it. */
 export const API_PREFIX = '/api/v1'
 
-export const LIST_LIMIT_MAX = 10_000
+const LIST_LIMIT_MAX = 10_000
 const LIST_LIMIT_DEFAULT = 100
 
 const closed = { additionalProperties: false } as const
@@ -39,7 +39,7 @@ export const Done = Closed({ done: Type.Literal(true) })
 const Name = Type.String({ minLength: 1, maxLength: 64 })
 const Password = Type.String({ minLength: 1, maxLength: PASSWORD_CHARACTERS_MAX * 4 })
 const Kind = Type.Optional(Words(['cookie', 'bearer']))
-export const RoleText = Words(ROLES)
+const RoleText = Words(ROLES)
 
 /** `kind` bearer answers with a token for programs; otherwise the session is a cookie that scripts cannot read. */
 export const LoginRequest = Closed({ name: Name, password: Password, kind: Kind })
@@ -155,7 +155,7 @@ export const KeysetAnswer = Closed({
 export type KeysetAnswer = Static<typeof KeysetAnswer>
 export const KeysetReplaced = Closed({ version: Type.Integer({ minimum: 0 }) })
 
-export const AuditEntryAnswer = Closed({
+const AuditEntryAnswer = Closed({
   at: Timestamp,
   by: Type.String(),
   action: Type.String(),

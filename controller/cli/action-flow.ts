@@ -2,7 +2,7 @@
 
 import { pause } from '../../shared/node/loop.ts'
 import { decodeBase64, decodeUtf8, sha256Hex, signBytes } from '../../shared/node/signing.ts'
-import { ACTIONS, type ActionName, Keyset, type Leaf } from '../../shared/protocol/commands.ts'
+import { ACTIONS, Keyset, type Leaf } from '../../shared/protocol/commands.ts'
 import { KEYSET_BYTES_MAX } from '../../shared/protocol/limits.ts'
 import { compileSchema, parseStrict } from '../../shared/protocol/parse.ts'
 import { KeysetAnswer } from '../api/schemas.ts'
@@ -22,7 +22,7 @@ const keysetCheck = compileSchema(Keyset)
 /** Common flags of verbs that ask for an action, into the request. */
 export function requestFrom(
   context: CommandContext,
-  asked: Pick<ActionRequest, 'args' | 'targets'> & { readonly action: ActionName },
+  asked: Pick<ActionRequest, 'action' | 'args' | 'targets'>,
 ): ActionRequest {
   const { options } = context
   const incident = options.text('incident')
@@ -30,7 +30,6 @@ export function requestFrom(
   const idempotencyKey = options.text('idempotencyKey')
   return {
     ...asked,
-    action: asked.action as ActionRequest['action'],
     reason: options.required('reason'),
     ...(incident === undefined ? {} : { incidentId: incident.toUpperCase() }),
     ...(ttlMs === undefined ? {} : { ttlMs }),
@@ -45,7 +44,7 @@ export async function carryOut(
   hosts: readonly Host[],
 ): Promise<ExitCode> {
   const { options, note, print } = context
-  const commandClass = ACTIONS[request.action as ActionName].class
+  const commandClass = ACTIONS[request.action].class
   if (options.has('dryRun') && commandClass === 'R') {
     note('Nothing was sent: this only reads, and would be queued at once.')
     print.block(request, [describeRequest(request, hosts)], request.action)
@@ -144,7 +143,7 @@ function show(
 ) {
   const { print, io } = context
   const lines = [
-    `To be signed  ${intent.action}, class ${String(intent.class)}: ${ACTIONS[intent.action as ActionName].summary}`,
+    `To be signed  ${intent.action}, class ${intent.class}: ${ACTIONS[intent.action].summary}`,
     `Arguments     ${printable(JSON.stringify(intent.args))}`,
     `Reason        ${printable(intent.reason)}`,
     `Incident      ${printable(intent.incident ?? '-')}`,
@@ -219,7 +218,7 @@ async function approve(context: CommandContext, plan: CheckedPlan): Promise<Acti
     .send('POST', `/intents/${plan.intent.intentId}/approvals`, ActionPlan, { signature })
 }
 
-export async function askPassphrase({ io, options }: CommandContext, prompt: string): Promise<string> {
+async function askPassphrase({ io, options }: CommandContext, prompt: string): Promise<string> {
   const typed = options.has('passphraseStdin')
     ? (await io.stdin.readAll()).replace(/\r?\n$/, '')
     : io.stdin.isTerminal
@@ -306,6 +305,6 @@ export async function follow(context: CommandContext, ids: readonly string[]): P
 
 export function stepText(step: Action['steps'][number]): string {
   const proof = Object.entries(step.proof).map(([name, value]) => `${name}=${String(value)}`)
-  const parts = [String(step.state), `by ${step.by}`, ...(step.reason === '' ? [] : [step.reason]), ...proof]
+  const parts = [step.state, `by ${step.by}`, ...(step.reason === '' ? [] : [step.reason]), ...proof]
   return printable(parts.join('  '))
 }

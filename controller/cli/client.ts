@@ -20,7 +20,7 @@ export interface ClientOptions {
   readonly warn: (line: string) => void
 }
 
-export interface Asked {
+interface Asked {
   readonly query?: Readonly<Record<string, string | number | undefined>>
   readonly body?: unknown
 }

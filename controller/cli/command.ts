@@ -48,14 +48,14 @@ export interface Io {
   readonly clock: () => number
 }
 
-export interface Sink {
+interface Sink {
   write(text: string): void
   readonly isTerminal: boolean
   /** Width in characters; read anew for each table. */
   readonly columns: number
 }
 
-export interface Source {
+interface Source {
   readonly isTerminal: boolean
   /** One line that is typed; `hidden` ones are not shown. Null at the end of the input. */
   ask(prompt: string, hidden: boolean): Promise<string | null>

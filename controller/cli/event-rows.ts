@@ -25,7 +25,7 @@ export function textOf({ event }: EventRow, name: string): string | undefined {
 }
 
 /** What an event is about, in a few words. */
-export function subjectOf(row: EventRow): string {
+function subjectOf(row: EventRow): string {
   const destination = textOf(row, 'destination.ip')
   const parts = [
     textOf(row, 'rule.name'),

@@ -23,7 +23,6 @@ const ContextEntry = Type.Object(
   },
   closed,
 )
-export type ContextEntry = Static<typeof ContextEntry>
 
 const CONTEXT_NAME = '^[a-z0-9][a-z0-9._-]{0,63}$'
 const Contexts = Type.Object(
@@ -34,7 +33,7 @@ const Contexts = Type.Object(
   },
   closed,
 )
-export type Contexts = Static<typeof Contexts>
+type Contexts = Static<typeof Contexts>
 const contextsCheck = compileSchema(Contexts)
 
 export interface Home {

@@ -8,7 +8,6 @@ import { createMerkleTree } from '../../shared/node/merkle.ts'
 import { decodeBase64, decodeUtf8 } from '../../shared/node/signing.ts'
 import {
   ACTIONS,
-  type ActionName,
   COMMAND_TTL_MS_DEFAULT,
   COMMAND_TTL_MS_MAX,
   Intent,
@@ -82,8 +81,8 @@ export function checkPlan(plan: ActionPlan, { nowMs, fleet }: PlanContext): Plan
   }
   if (intent.intentId !== plan.intentId) return refuse('the intent has another id than the plan')
   if (intent.fleet !== fleet) return refuse('the intent is for another fleet')
-  if (intent.class !== ACTIONS[intent.action as ActionName].class) {
-    return refuse(`class ${String(intent.class)} is not the class of this action`)
+  if (intent.class !== ACTIONS[intent.action].class) {
+    return refuse(`class ${intent.class} is not the class of this action`)
   }
   if (
     !isDeepStrictEqual(

@@ -14,7 +14,7 @@ export interface Column<Item> {
 }
 
 const COLOURS = { red: 31, orange: 33, yellow: 93, blue: 34, grey: 90, green: 32 } as const
-export type Colour = keyof typeof COLOURS
+type Colour = keyof typeof COLOURS
 
 export interface Printer {
   list<Item>(

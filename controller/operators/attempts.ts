@@ -19,7 +19,7 @@ export const ATTEMPT_LIMITS: AttemptLimits = {
   keysMax: 10_000,
 }
 
-export type Attempt =
+type Attempt =
   | {
       readonly ok: true
       /** The attempt was right: it is not counted, and the name's failures are forgotten. */

@@ -53,6 +53,15 @@ test('the first administrator comes in by the code, once', async () => {
   expect(operators.users()).toHaveLength(1)
 })
 
+test('users without the role do not stand in the way of the first administrator, whose name must be free', async () => {
+  await operators.createUser('demo', 'responder', PASSWORD)
+  const code = operators.createFirstSignIn()?.code ?? ''
+  expect(await operators.useFirstSignIn(code, as('demo'))).toEqual({ ok: false, error: { kind: 'exists' } })
+  expect(operators.users()).toMatchObject([{ name: 'demo', role: 'responder' }])
+  expect((await operators.useFirstSignIn(code, as('ada'))).ok).toBe(true)
+  expect(operators.createFirstSignIn()).toBeNull()
+})
+
 test('of many that use the code at once, one becomes administrator', async () => {
   const { code } = operators.createFirstSignIn() ?? { code: '' }
   const outcomes = await Promise.all(

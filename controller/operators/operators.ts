@@ -1,6 +1,6 @@
 /**
  * Operators: who may sign in, with which role, and for how long. Nobody has a default password: the first
- * administrator is made with a code that is shown once, works once, and only while there is no user at all.
+ * administrator is made with a code that is shown once, works once, and only while there is no administrator.
  */
 import { createHash, randomBytes } from 'node:crypto'
 import { openSqlite, type Sqlite } from '../../shared/node/sqlite.ts'
@@ -27,7 +27,7 @@ export type OperatorError =
   | { readonly kind: 'exists' }
   | { readonly kind: 'notFound' }
 
-export type OperatorOutcome<Value> =
+type OperatorOutcome<Value> =
   | { readonly ok: true; readonly value: Value }
   | { readonly ok: false; readonly error: OperatorError }
 
@@ -40,7 +40,7 @@ export interface Credentials {
 }
 
 export interface Operators {
-  /** A code for the first administrator, in place of any earlier one; `null` once a user exists. */
+  /** A code for the first administrator, in place of any earlier one; `null` once there is one. */
   createFirstSignIn(): { readonly code: string; readonly expiresMs: number } | null
   /** Makes the first administrator with the code, and signs them in. */
   useFirstSignIn(code: string, credentials: Credentials): Promise<OperatorOutcome<NewSession>>
@@ -114,7 +114,7 @@ export function createOperators(options: OperatorsOptions): Operators {
 
   return {
     createFirstSignIn() {
-      if (sql.count.get()?.users !== 0) return null
+      if (sql.administrators.get()?.users !== 0) return null
       const code = readableCode()
       const expiresMs = clock() + FIRST_SIGN_IN_MS
       sql.setCode.run(codeHash(code), expiresMs)
@@ -134,13 +134,14 @@ export function createOperators(options: OperatorsOptions): Operators {
       const user = await newUser(name, 'admin', password)
       if (!user.ok) return user
       // Looked at again: while the password was hashed, another one may have used the code.
-      const made = db.transaction(() => {
-        if (!codeIsRight() || sql.count.get()?.users !== 0) return false
+      const refused = db.transaction((): OperatorError | undefined => {
+        if (!codeIsRight() || sql.administrators.get()?.users !== 0) return { kind: 'wrong' }
+        if (sql.user.get(name)) return { kind: 'exists' }
         sql.removeCode.run()
         insertUser(sql, user.value)
-        return true
+        return undefined
       })()
-      return made ? accept(sessions.create(name, 'admin', kind)) : refuse({ kind: 'wrong' })
+      return refused ? refuse(refused) : accept(sessions.create(name, 'admin', kind))
     },
 
     async logIn({ name, password, address, kind }) {
@@ -199,6 +200,9 @@ type Statements = ReturnType<typeof prepare>
 function prepare(db: Sqlite) {
   return {
     count: db.prepare<[], { users: number }>('SELECT count(*) AS users FROM user'),
+    administrators: db.prepare<[], { users: number }>(
+      "SELECT count(*) AS users FROM user WHERE role = 'admin' AND disabled_ms IS NULL",
+    ),
     user: db.prepare<[string], UserRow>('SELECT * FROM user WHERE name = ?'),
     users: db.prepare<[], UserRow>('SELECT * FROM user ORDER BY name'),
     insertUser: db.prepare<[string, Role, number, Buffer, Buffer, number]>(

@@ -7,7 +7,6 @@ export const AGENT_ID = 'a1b2c3d4e5f60718293a4b5c6d7e8f90'
 export const OTHER_AGENT_ID = 'ffeeddccbbaa99887766554433221100'
 export const BOOT_ID = '0badcafe-1111-4222-8333-444455556666'
 export const ENTITY_ID = 'a1b2c3d4.0badcafe.4242.987654'
-export const OTHER_ENTITY_ID = 'ffeeddcc.0badcafe.77.1234'
 export const SHA256 = 'ab'.repeat(32)
 export const FILE_PATH = '/tmp/payload.bin'
 export const AT = '2026-01-02T03:04:05.678Z'

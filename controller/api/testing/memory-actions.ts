@@ -125,7 +125,7 @@ export function createMemoryActions(options: MemoryActionsOptions): MemoryAction
 
 function makePlan(options: MemoryActionsOptions, request: ActionRequest, by: string): ActionPlan {
   const nowMs = Date.now()
-  const { class: commandClass } = ACTIONS[request.action as keyof typeof ACTIONS]
+  const { class: commandClass } = ACTIONS[request.action]
   const honest: Leaf[] = request.targets.map(({ agentId, target }) => ({
     commandId: randomBytes(16).toString('hex'),
     agentId,
@@ -167,7 +167,7 @@ function actionOf(
   by: string,
 ): Action {
   const at = new Date(intent.notBefore).toISOString()
-  const { class: commandClass } = ACTIONS[request.action as keyof typeof ACTIONS]
+  const { class: commandClass } = ACTIONS[request.action]
   const state = commandClass === 'R' ? 'queued' : 'awaitingApproval'
   return {
     id: leaf.commandId,

@@ -24,7 +24,7 @@ import {
 } from './fixtures.ts'
 import { createMemoryActions, type MemoryActions, type MemoryActionsOptions } from './memory-actions.ts'
 
-export const FLEET = '12'.repeat(16)
+const FLEET = '12'.repeat(16)
 export const PASSWORD = 'a long enough password'
 
 export interface MemoryController extends AsyncDisposable {

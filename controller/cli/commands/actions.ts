@@ -73,7 +73,7 @@ export const ACTION_COMMANDS: readonly Command[] = [
       const { id } = await findAction(context, context.arguments[0] ?? '')
       const reason = context.options.text('reason') ?? 'cancelled on the command line'
       const action = await context.client().send('POST', `/actions/${id}/cancel`, Action, { reason })
-      context.note(`${id.slice(0, 12)} is ${String(action.state)}.`)
+      context.note(`${id.slice(0, 12)} is ${action.state}.`)
       context.print.block(action, [], action.id)
       return EXIT.ok
     },
@@ -99,14 +99,14 @@ export const ACTION_COMMANDS: readonly Command[] = [
 
 function actionLines(action: Action, print: Parameters<typeof ACTION_COLUMNS>[0]): string[] {
   return [
-    `Action    ${action.id}  ${String(action.action)}, class ${String(action.class)}`,
+    `Action    ${action.id}  ${action.action}, class ${action.class}`,
     `Host      ${printable(action.hostName)} (${action.agentId.slice(0, 8)})`,
     `Target    ${describeTarget(action.target)}`,
     `Arguments ${printable(JSON.stringify(action.args))}`,
     `Reason    ${printable(action.reason)}`,
     `Incident  ${printable(action.incidentId ?? '-')}`,
     `Asked     by ${printable(action.requestedBy)}, ${print.time(action.createdAt)}, expires ${print.time(action.expiresAt)}`,
-    `State     ${String(action.state)}`,
+    `State     ${action.state}`,
     ...action.steps.map((step) => `  ${print.time(step.at)}  ${stepText(step)}`),
   ]
 }
@@ -121,7 +121,7 @@ async function watchLines(context: Parameters<Command['run']>[0], id: string) {
       told = action.steps.length
       context.print.line(action, '')
     }
-    if (FINAL_STATES.has(action.state) || String(action.state) === 'unknown') return exitOf([action])
+    if (FINAL_STATES.has(action.state) || action.state === 'unknown') return exitOf([action])
     if (context.io.clock() >= untilMs)
       throw new Failure(EXIT.waitTimedOut, 'waitTimedOut', 'not finished in time')
     await pause(300, context.io.signal)

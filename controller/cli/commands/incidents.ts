@@ -26,7 +26,7 @@ export const INCIDENT_COMMANDS: readonly Command[] = [
       const limit = options.whole('limit', 100, 10_000)
       const { incidents } = await client().show('/incidents', Incidents, { status, limit })
       const hidesClosed = status === undefined && !options.has('all')
-      const shown = incidents.filter((each) => !hidesClosed || String(each.status) !== 'closed')
+      const shown = incidents.filter((each) => !hidesClosed || each.status !== 'closed')
       print.list(
         shown,
         [
