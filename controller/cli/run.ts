@@ -28,7 +28,7 @@ export const COMMANDS: readonly Command[] = [
   ...COMPLETION_COMMANDS,
 ]
 
-const URL_DEFAULT = 'http://localhost:7700'
+const URL_DEFAULT = 'http://localhost:7800'
 const TIMEOUT_MS_DEFAULT = 30_000
 const NOUNS: Readonly<Record<string, string>> = {
   auth: 'sign in and out',

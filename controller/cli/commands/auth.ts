@@ -11,7 +11,7 @@ export const AUTH_COMMANDS: readonly Command[] = [
   {
     name: 'auth login',
     summary: 'sign in to a controller, or make its first administrator with the one-time code',
-    example: 'cordon auth login --url http://localhost:7700 --name ada --first CODE',
+    example: 'cordon auth login --url http://localhost:7800 --name ada --first CODE',
     options: [
       { flags: '--name <name>', summary: 'name of the operator' },
       { flags: '--first <code>', summary: 'one-time code that the controller printed' },
