@@ -337,16 +337,16 @@ test('the first administrator signs in with the code, once, at a terminal', asyn
   await using fresh = await startMemoryController()
   const first = fresh.operators.createFirstSignIn()
   const words = ['auth', 'login', '--url', fresh.url, '--name', 'ada', '--first', first?.code ?? '']
-  using nobody = { home: `${operator.home}-first`, [Symbol.dispose]: () => undefined }
-  const login = await runAt(nobody.home, words, { typed: [PASSWORD, PASSWORD] })
+  const home = join(operator.home, 'first')
+  const login = await runAt(home, words, { typed: [PASSWORD, PASSWORD] })
   expect(login.exitCode, login.stderr).toBe(0)
   expect(login.stdout + login.stderr).not.toContain(PASSWORD)
-  expect((await runAt(nobody.home, ['auth', 'status', '--json=name,role'])).json()).toEqual({
+  expect((await runAt(home, ['auth', 'status', '--json=name,role'])).json()).toEqual({
     name: 'ada',
     role: 'admin',
   })
-  expect((await runAt(nobody.home, words, { typed: [PASSWORD, PASSWORD] })).exitCode).toBe(4)
-  const short = await runAt(nobody.home, ['user', 'create', 'bob', '--role', 'viewer', '--password-stdin'], {
+  expect((await runAt(home, words, { typed: [PASSWORD, PASSWORD] })).exitCode).toBe(4)
+  const short = await runAt(home, ['user', 'create', 'bob', '--role', 'viewer', '--password-stdin'], {
     piped: 'short',
   })
   expect([short.exitCode, short.stderr]).toEqual([1, expect.stringContaining('at least 12')])
