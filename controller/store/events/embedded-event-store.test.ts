@@ -251,6 +251,18 @@ test('an agent that makes up streams is stopped, and others are not', async () =
   })
 })
 
+test('a batch the file does not take costs no other batch of its group', async () => {
+  const poisoned = createSampleStream(agentId)
+  poisoned.add({ ...sampleExec(agentId, 1), '@timestamp': 'never' })
+  const good = [2, 3].map((number) => createSampleStream(sampleAgentId(number)).batch(1, 2))
+  const results = await Promise.all(
+    [good[0], poisoned.batch(1, 1), good[1]].map((batch) => batch && store.append(batch)),
+  )
+  expect(results.map((result) => result?.kind)).toEqual(['stored', 'failed', 'stored'])
+  expect(await store.watermarks(agentId, agentId)).toEqual([])
+  expect(await all()).toHaveLength(4)
+})
+
 test('a bit that flips inside a stored body is found by its chain', async () => {
   await store.append(createSampleStream(agentId).batch(1, 10))
   await store.append(createSampleStream(sampleAgentId(2)).batch(1, 10))
