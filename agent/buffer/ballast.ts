@@ -45,6 +45,6 @@ export function shrinkBallast(path: string, bytes: number): void {
 }
 
 /** Bytes that the file holds now. */
-export function ballastBytes(path: string): number {
+function ballastBytes(path: string): number {
   return statSync(path, { throwIfNoEntry: false })?.size ?? 0
 }

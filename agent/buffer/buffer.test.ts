@@ -17,7 +17,7 @@ import { CHAIN_START, verifyChain } from '../../shared/node/batch.ts'
 import { createSilentLogger } from '../../shared/node/logger.ts'
 import { parseEvent } from '../../shared/protocol/parse.ts'
 import { type BufferOptions, type EventBuffer, openBuffer } from './buffer.ts'
-import { detectionEvent, execEvent, fileEvent, stoppedEvent } from './sample-events.ts'
+import { detectionEvent, execEvent, fileEvent, stoppedEvent } from './testing/sample-events.ts'
 import { verifyBuffer } from './verify.ts'
 
 const MEGABYTE = 1024 ** 2

@@ -34,7 +34,7 @@ const options = () => ({
 const program = `
   import { openBuffer } from '${new URL('./buffer.ts', import.meta.url).href}'
   import { createSilentLogger } from '${new URL('../../shared/node/logger.ts', import.meta.url).href}'
-  import { execEvent, stoppedEvent } from '${new URL('./sample-events.ts', import.meta.url).href}'
+  import { execEvent, stoppedEvent } from '${new URL('./testing/sample-events.ts', import.meta.url).href}'
   import { writeSync } from 'node:fs'
   const buffer = openBuffer({
     path: process.argv[1], bytesMax: 32 * 1024 ** 2, reservedBytes: 1024 ** 2, groupMs: 20,

@@ -22,9 +22,12 @@ export function fileIdentity(path: string): string | null {
   return stat ? `${stat.dev}:${stat.ino}` : null
 }
 
-/** Bytes of a file; 0 when there is none. */
-export function fileBytes(path: string): number {
-  return statSync(path, { throwIfNoEntry: false })?.size ?? 0
+/** Bytes of a database and its log; 0 when there is none. */
+export function diskBytes(path: string): number {
+  return ['', '-wal'].reduce(
+    (sum, suffix) => sum + (statSync(path + suffix, { throwIfNoEntry: false })?.size ?? 0),
+    0,
+  )
 }
 
 /** Milliseconds since 1970 when the file was made, as far as its file system knows; 0 when there is none. */

@@ -7,8 +7,8 @@ import fc from 'fast-check'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { createSilentLogger } from '../../shared/node/logger.ts'
 import { type BufferOptions, type EventBuffer, openBuffer } from './buffer.ts'
-import { eventOfClass, execEvent, fileEvent, stoppedEvent } from './sample-events.ts'
 import { bufferBytesMax, planSpace, reservedBytesFor } from './size.ts'
+import { eventOfClass, execEvent, fileEvent, stoppedEvent } from './testing/sample-events.ts'
 import { verifyBuffer } from './verify.ts'
 
 const KILOBYTE = 1024

@@ -6,7 +6,7 @@ import { CLASS_ACTIVITY, CLASS_CRITICAL, EVENT_CLASSES, type EventClass } from '
 import type { Loss } from './own-events.ts'
 import type { PendingRow } from './rows.ts'
 
-export const OVERFLOW_REASON = 'the buffer could not be written and memory for events that wait was full'
+const OVERFLOW_REASON = 'the buffer could not be written and memory for events that wait was full'
 
 interface Queue {
   rows: PendingRow[]

@@ -9,7 +9,7 @@ import type { Loss } from './own-events.ts'
 import type { BufferRows } from './rows.ts'
 import { PAGE_BYTES, type SpacePlan } from './size.ts'
 
-export const DROP_REASON = 'the buffer was full: the oldest events of the least worthy class made room'
+const DROP_REASON = 'the buffer was full: the oldest events of the least worthy class made room'
 
 /** Rows that one step deletes at most: the agent's thread stands still while it does. */
 const STEP_ROWS = 2_048

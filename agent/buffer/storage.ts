@@ -13,12 +13,14 @@ import {
   type ResumeResult,
   type Watermark,
 } from './delivery.ts'
-import { bornMs, fileBytes, fileIdentity, lastAliveMs, setFileAside } from './file.ts'
+import { bornMs, diskBytes, fileIdentity, lastAliveMs, setFileAside } from './file.ts'
+import { CapReached, commitGroup } from './group-commit.ts'
 import { type Loss, tamperEvent } from './own-events.ts'
-import { lossOf, type Pending } from './pending.ts'
+import type { Pending } from './pending.ts'
 import { createRoom, type Room } from './room.ts'
-import { type BufferRows, isDamage, openRows, type PendingRow } from './rows.ts'
+import { type BufferRows, openRows, type PendingRow } from './rows.ts'
 import { PAGE_BYTES, type SpacePlan } from './size.ts'
+import { isDamage } from './stream-state.ts'
 
 export interface StorageOptions {
   readonly path: string
@@ -31,9 +33,7 @@ export interface StorageOptions {
   readonly nativeBinding?: string
 }
 
-export const FULL_REASON = 'the buffer was full of events that are worth more'
-export const HELD_REASON = 'another program read the buffer file for so long that its log took the cap'
-export const CRASH_REASON =
+const CRASH_REASON =
   'the agent stopped without warning: what it had seen and not yet committed is lost, and until now it saw nothing'
 
 /** How long the disk counts as full after it refused a write: meanwhile new rows take the place of old ones. */
@@ -166,7 +166,7 @@ export class Storage {
 
   /** Bytes of the database and its log. */
   bytes(): number {
-    return fileBytes(this.#options.path) + fileBytes(`${this.#options.path}-wal`)
+    return diskBytes(this.#options.path)
   }
 
   /** Once a second: notices a file that was taken away, and takes the reserve back. True: something is to tell. */
@@ -237,72 +237,24 @@ export class Storage {
     }
   }
 
-  /** One transaction with the pending rows of the classes and all that was lost. */
+  /** Commits the pending rows of the classes and all that was lost. */
   #write(classes: readonly EventClass[]): void {
     if (!this.#file) this.open()
     const file = this.#file
     if (!file) throw new Error(this.#trouble?.reason ?? 'the buffer is not open')
-    const { pending } = this.#options
-    const droppedBefore = file.room.droppedRows
-    const lost: Loss[] = []
-    if (this.#logIsHeld()) {
-      this.#giveUpOrdinary()
-      if (pending.rowsOf(CLASS_CRITICAL).length === 0) throw new LogHeld()
-    }
-    try {
-      file.rows.transact(this.#now(), () => {
-        for (const eventClass of classes) lost.push(...this.#writeClass(file, eventClass))
-        for (const loss of [...pending.losses(), ...lost]) file.room.noteLoss(loss)
-        file.room.retire(file.delivery.leased)
-      })
-    } catch (error) {
-      file.room.droppedRows = droppedBefore
-      throw error
-    }
-    const droppedRows = file.room.droppedRows - droppedBefore
-    if (droppedRows + lost.length + pending.losses().length > 0) file.delivery.noteLosses()
-    this.#dropped += droppedRows + lost.reduce((sum, loss) => sum + (loss.count ?? 0), 0)
-    for (const eventClass of classes) pending.remove(eventClass, pending.rowsOf(eventClass).length)
-    pending.clearLosses()
-    if (pagesOf(file.rows) * PAGE_BYTES > this.#options.plan.ordinaryBytes) {
+    const { plan, path, bytesMax, pending, clock } = this.#options
+    this.#dropped += commitGroup(file, classes, {
+      plan,
+      pending,
+      clock,
+      // The log cannot shrink while a reader holds it: what is then written only makes it grow.
+      logIsHeld: diskBytes(path) > bytesMax && file.rows.emptyLog() === 'held',
+      ordinaryBytes: this.#full
+        ? Math.min(plan.ordinaryBytes, this.#full.pages * PAGE_BYTES)
+        : plan.ordinaryBytes,
+    })
+    if (pagesOf(file.rows) * PAGE_BYTES > plan.ordinaryBytes) {
       shrinkBallast(this.#ballastPath, this.#ballastWanted())
-    }
-  }
-
-  #writeClass(file: OpenFile, eventClass: EventClass): Loss[] {
-    const lost: Loss[] = []
-    const limitBytes = this.#limitBytes(eventClass)
-    for (const group of groupsOf(this.#options.pending.rowsOf(eventClass), this.#options.plan.groupBytes)) {
-      const bytes = group.reduce((sum, row) => sum + row.body.length, 0)
-      const fits = file.room.make(eventClass, bytes, group.length, file.delivery.leased, limitBytes)
-      if (fits) file.rows.append(eventClass, group)
-      else if (eventClass !== CLASS_CRITICAL) lost.push(lossOf(eventClass, group, FULL_REASON))
-      else throw new CapReached()
-    }
-    return lost
-  }
-
-  /** Bytes of pages that a class may come to. */
-  #limitBytes(eventClass: EventClass): number {
-    const { plan } = this.#options
-    if (eventClass === CLASS_CRITICAL) return plan.criticalBytes
-    return this.#full ? Math.min(plan.ordinaryBytes, this.#full.pages * PAGE_BYTES) : plan.ordinaryBytes
-  }
-
-  /** True while somebody reads from an old state of the file, and the log that keeps it has taken the cap. */
-  #logIsHeld(): boolean {
-    if (this.bytes() <= this.#options.bytesMax) return false
-    return this.#file ? this.#file.rows.emptyLog() === 'held' : false
-  }
-
-  /** Pending events of classes 1 to 3 become losses, which stay in memory until they can be written. */
-  #giveUpOrdinary(): void {
-    const { pending } = this.#options
-    for (const eventClass of EVENT_CLASSES) {
-      const rows = pending.rowsOf(eventClass)
-      if (eventClass === CLASS_CRITICAL || rows.length === 0) continue
-      pending.lose(lossOf(eventClass, rows, HELD_REASON))
-      pending.remove(eventClass, rows.length)
     }
   }
 
@@ -368,34 +320,8 @@ export class Storage {
   }
 }
 
-/** Nothing can be written until a reader lets go of the log. */
-class LogHeld extends Error {
-  override readonly message = 'another program holds the log of the buffer file'
-}
-
-/** Events of class 0 alone fill the cap. */
-class CapReached extends Error {
-  override readonly message = 'the cap is full of events that may never be dropped'
-}
-
 function tamperRow(reason: string, nowMs: number): PendingRow {
   return { body: JSON.stringify(tamperEvent(reason, nowMs)), timeMs: nowMs }
-}
-
-/** Cuts the rows into groups of at most `bytesMax` UTF-16 units, so that room is made for one at a time. */
-function* groupsOf(rows: readonly PendingRow[], bytesMax: number): Generator<readonly PendingRow[]> {
-  let start = 0
-  let bytes = 0
-  for (let index = 0; index < rows.length; index += 1) {
-    const length = rows[index]?.body.length ?? 0
-    if (index > start && bytes + length > bytesMax) {
-      yield rows.slice(start, index)
-      start = index
-      bytes = 0
-    }
-    bytes += length
-  }
-  if (start < rows.length) yield rows.slice(start)
 }
 
 function pagesOf(rows: BufferRows): number {

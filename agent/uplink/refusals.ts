@@ -7,7 +7,7 @@ import { EVENT_CLASSES, type EventClass } from '../../shared/events/event.ts'
 import type { ControllerMessage } from '../../shared/protocol/messages.ts'
 
 type RefusalCode = Extract<ControllerMessage, { kind: 'batchRefused' }>['code']
-export type Verdict = 'again' | 'reconnect' | 'setAside'
+type Verdict = 'again' | 'reconnect' | 'setAside'
 
 export interface Refusals {
   strike(eventClass: EventClass, code: RefusalCode, nowMs: number): Verdict

@@ -21,8 +21,6 @@ import {
 import { parseMessage } from '../../shared/protocol/parse.ts'
 import { reasonOfError, reasonOfStatus, retryAfterMsOf } from './reasons.ts'
 
-export type Goodbye = Extract<ControllerMessage, { kind: 'goodbye' }>
-
 export interface SessionEnd {
   /** For a person. */
   readonly reason: string
@@ -36,7 +34,7 @@ export interface SessionOptions {
   readonly url: string
   readonly tls: ConnectionOptions
   readonly hello: (sessionNonce: string) => Extract<AgentMessage, { kind: 'hello' }>
-  /** The controller let the agent in. Null, or why the connection must end. */
+  /** The controller let the agent in. */
   readonly onWelcome: (message: Extract<ControllerMessage, { kind: 'welcome' }>, session: Session) => void
   /** After the welcome. Null, or what was wrong with the message. */
   readonly onMessage: (message: Exclude<ControllerMessage, { kind: 'welcome' | 'goodbye' }>) => string | null
@@ -55,7 +53,7 @@ export interface Session {
 }
 
 export const AGENT_PATH = '/v1/agent'
-export const SUBPROTOCOL = 'cordon.v1'
+const SUBPROTOCOL = 'cordon.v1'
 const HANDSHAKE_TIMEOUT_MS = 15_000
 const CLOSE_TIMEOUT_MS = 1_000
 /** Chunks of one message that wait in memory: a message of the largest size in small packets has 400. */

@@ -8,10 +8,11 @@ import { createSilentLogger } from '../../shared/node/logger.ts'
 import { controllerFacingTlsOptions } from '../../shared/node/tls.ts'
 import type { ControllerMessage } from '../../shared/protocol/messages.ts'
 import { type EventBuffer, openBuffer } from '../buffer/buffer.ts'
-import { detectionEvent, execEvent, fileEvent, stoppedEvent } from '../buffer/sample-events.ts'
+import { detectionEvent, execEvent, fileEvent, stoppedEvent } from '../buffer/testing/sample-events.ts'
+import type { Uplink, UplinkHandlers, UplinkOptions } from './ports.ts'
 import { createTestCertificates, type TestCertificates } from './testing/certificates.ts'
 import { type FakeController, startFakeController } from './testing/fake-controller.ts'
-import { createUplink, type Uplink, type UplinkHandlers, type UplinkOptions } from './uplink.ts'
+import { createUplink } from './uplink.ts'
 
 let certificates: TestCertificates
 let folder: string

@@ -3,91 +3,16 @@
  * says, and dials again when the line breaks. It believes the controller's certificate and nothing else;
  * commands are verified by whoever takes them.
  */
-import type { ConnectionOptions } from 'node:tls'
 import { createBackoff } from '../../shared/node/backoff.ts'
-import type { Logger } from '../../shared/node/logger.ts'
 import { pause } from '../../shared/node/loop.ts'
 import { BACKOFF_MAX_MS, BACKOFF_MIN_MS, PING_INTERVAL_MS } from '../../shared/protocol/limits.ts'
-import type { AgentMessage, Command, ControllerMessage } from '../../shared/protocol/messages.ts'
+import type { AgentMessage, ControllerMessage } from '../../shared/protocol/messages.ts'
 import { PROTOCOL_VERSION } from '../../shared/protocol/version.ts'
-import type { EventBuffer } from '../buffer/buffer.ts'
+import type { Hello, Uplink, UplinkOptions, UplinkState, Welcome } from './ports.ts'
 import { reasonOfError } from './reasons.ts'
 import { createRefusals } from './refusals.ts'
-import { createSender, type Sender, type SendingBuffer } from './sender.ts'
+import { createSender, type Sender } from './sender.ts'
 import { AGENT_PATH, runSession, type Session, type SessionEnd } from './session.ts'
-
-type Hello = Extract<AgentMessage, { kind: 'hello' }>
-type Status = Extract<AgentMessage, { kind: 'status' }>
-type MessageOf<Kind extends ControllerMessage['kind']> = Extract<ControllerMessage, { kind: Kind }>
-export type Welcome = MessageOf<'welcome'>
-export type HelloFacts = Pick<Hello, 'agentVersion' | 'bootId' | 'keysetVersion' | 'inventory'>
-export type UplinkBuffer = SendingBuffer &
-  Pick<EventBuffer, 'rollback' | 'resume' | 'startNewStream' | 'onRows'>
-
-/** What one that throws or rejects did is logged; the connection goes on. */
-export interface UplinkHandlers {
-  /** `sessionNonce` is that of the connection it came over: live commands repeat it. */
-  onCommand(command: Command, sessionNonce: string): void | Promise<void>
-  onCancel(commandId: string): void | Promise<void>
-  onKeyset(message: MessageOf<'keyset'>): void | Promise<void>
-  onRenewedCertificate(certificateChainPem: string): void | Promise<void>
-  onConnected(welcome: Welcome): void | Promise<void>
-  onDisconnected(reason: string): void | Promise<void>
-  /** The controller has events that this buffer never had; a new stream is begun and a tamper event tells it. */
-  onWatermarkAhead?(found: { readonly class: number; readonly sequence: number; readonly last: number }): void
-}
-
-export interface UplinkOptions {
-  /** `wss://host:port`; the path is added. */
-  readonly gatewayUrl: string
-  /** Asked before each attempt, because certificates are renewed. */
-  readonly tlsOptions: () => ConnectionOptions | Promise<ConnectionOptions>
-  readonly buffer: UplinkBuffer
-  readonly helloFacts: () => HelloFacts
-  /** Sent after each welcome and every minute. */
-  readonly status: () => Status
-  readonly handlers: UplinkHandlers
-  readonly logger: Logger
-  readonly clock?: () => number
-  readonly random?: () => number
-  readonly pingIntervalMs?: number
-  readonly backoffMinMs?: number
-  readonly backoffMaxMs?: number
-  readonly statusIntervalMs?: number
-  /** Pause after a batch was first refused; four times as long after the second time. */
-  readonly refusalPauseMs?: number
-  readonly coalesceMs?: number
-  readonly answerTimeoutMs?: number
-}
-
-export interface UplinkState {
-  readonly phase: 'stopped' | 'connecting' | 'connected' | 'waiting'
-  /** Milliseconds since 1970. */
-  readonly sinceMs: number
-  /** Why the last connection ended or the last attempt failed, in words; null when none did. */
-  readonly lastError: string | null
-  readonly lastErrorMs: number | null
-  readonly nextAttemptMs: number | null
-  /** Attempts since the last welcome. */
-  readonly attempts: number
-  /** When the controller last said anything. */
-  readonly lastHeardMs: number | null
-  readonly inFlight: number
-  readonly sentBatches: number
-  readonly sessionNonce: string | null
-}
-
-export interface Uplink {
-  /** Stays connected until `signal` aborts. Never rejects for what a network or a controller does. */
-  run(signal: AbortSignal): Promise<void>
-  /** False when there is no connection: the caller keeps what matters. */
-  send(message: Exclude<AgentMessage, { kind: 'hello' }>): boolean
-  state(): UplinkState
-  /** Ends the connection and dials anew, for a new certificate. */
-  reconnect(reason: string): void
-  /** True when the controller answers now, over the authenticated connection. */
-  roundTrip(timeoutMs: number): Promise<boolean>
-}
 
 const STATUS_INTERVAL_MS = 60_000
 const REFUSAL_PAUSE_MS = 1_000

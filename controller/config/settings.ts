@@ -1,5 +1,5 @@
 /** The controller's settings: one table that is read, checked, documented and shown by `--help`. */
-import { LOG_LEVELS } from '../../shared/node/logger.ts'
+import { LOG_LEVELS } from '../../shared/node/log-level.ts'
 import type { Settings, SettingTable } from '../../shared/node/settings.ts'
 
 export const CONTROLLER_SETTINGS = {

@@ -4,7 +4,7 @@
  *
  *     node dropper.ts PORT FILE
  */
-import { openSync, writeSync } from 'node:fs'
+import { closeSync, openSync, writeSync } from 'node:fs'
 import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { eicar, TEST_INDICATOR_ADDRESS } from './harmless.ts'
@@ -13,7 +13,10 @@ const [port = '', file = ''] = process.argv.slice(2)
 const socket = connect({ port: Number(port), host: TEST_INDICATOR_ADDRESS })
 socket.on('error', () => undefined)
 await sleep(300)
-// The descriptor stays open: fallback sensors find the writer by it.
-writeSync(openSync(file, 'w', 0o600), eicar())
+const written = openSync(file, 'w', 0o600)
+writeSync(written, eicar())
+closeSync(written)
+// Held open to read: fallback sensors find the writer by its open descriptor.
+openSync(file, 'r')
 await sleep(120_000)
 socket.destroy()

@@ -9,7 +9,7 @@ export interface TestCertificates {
   readonly agent: { readonly keyPem: string; readonly certificateChainPem: string }
 }
 
-export const SERVER_NAME = 'controller.test.cordon.internal'
+const SERVER_NAME = 'controller.test.cordon.internal'
 const DAY_MS = 86_400_000
 
 export function createTestCertificates(

@@ -19,7 +19,7 @@ import type { TestCertificates } from './certificates.ts'
 
 type Hello = Extract<AgentMessage, { kind: 'hello' }>
 type RefusalCode = Extract<ControllerMessage, { kind: 'batchRefused' }>['code']
-export type BatchPolicy = (header: BatchHeader) => 'take' | 'ignore' | 'store-only' | RefusalCode
+type BatchPolicy = (header: BatchHeader) => 'take' | 'ignore' | 'store-only' | RefusalCode
 
 interface StoredClass {
   sequence: number

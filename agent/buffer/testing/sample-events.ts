@@ -1,5 +1,5 @@
 /** Events as sensors make them, for tests and measurements. */
-import type { CordonEvent, EventOf } from '../../shared/events/event.ts'
+import type { CordonEvent, EventOf } from '../../../shared/events/event.ts'
 
 const SECOND_MS = 1_000
 
