@@ -26,7 +26,10 @@ installPackages()
 pointAtCheckout()
 run(findNode(), [join(root, script), ...rest])
 
-/** `npm ci`, once per content of package-lock.json. */
+/**
+ * `npm ci`, once per content of package-lock.json. No package's install script runs: all that is needed comes
+ * prebuilt inside the packages, and a script could do anything.
+ */
 function installPackages() {
   const wanted = createHash('sha256')
     .update(readFileSync(join(root, 'package-lock.json')))
@@ -34,11 +37,15 @@ function installPackages() {
   if (existsSync(stampPath) && readFileSync(stampPath, 'utf8') === wanted) return
   if (!quiet) console.error('cordon: installing packages (npm ci), about half a minute ...')
   const started = Date.now()
-  const npm = spawnSync('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], {
-    cwd: root,
-    stdio: ['ignore', 'pipe', 'pipe'],
-    encoding: 'utf8',
-  })
+  const npm = spawnSync(
+    'npm',
+    ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--no-update-notifier', '--loglevel=error'],
+    {
+      cwd: root,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      encoding: 'utf8',
+    },
+  )
   if (npm.status !== 0) {
     console.error(npm.stdout ?? '')
     console.error(npm.stderr ?? '')
