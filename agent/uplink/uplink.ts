@@ -14,6 +14,8 @@ import { createRefusals } from './refusals.ts'
 import { createSender, type Sender } from './sender.ts'
 import { AGENT_PATH, runSession, type Session, type SessionEnd } from './session.ts'
 
+export type { UplinkState } from './ports.ts'
+
 const STATUS_INTERVAL_MS = 60_000
 const REFUSAL_PAUSE_MS = 1_000
 /** A controller that tells of higher watermarks again and again must not fill the disk with set-aside files. */
