@@ -81,17 +81,9 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
   const ports = await choosePorts(join(options.folder, 'ports.json'))
   const environment = controllerEnvironment(folders, ports, options)
   await ensureOperators(folders, environment, options)
-  const { program: controller } = await startProgram({
-    name: 'cordon-controller',
-    script: CONTROLLER,
-    args: ['run', '--stop-with-stdin'],
-    environment,
-    logPath: join(folders.logs, 'controller.log'),
-    readyPrefix: 'READY ',
-    readyTimeoutMs: 60_000,
-  })
+  const controller = await startController(folders, ports, options)
   try {
-    const { agent, agentFacts } = await startAgent(folders, ports, environment, options)
+    const { agent, agentFacts } = await startAgent(folders, ports, options)
     return {
       folders,
       ports,
@@ -170,11 +162,29 @@ async function createOperatorKey(name: string, home: string): Promise<string> {
   return made.publicKey
 }
 
-async function startAgent(
+/** Starts a controller whose ceremony is done. Rejects with its last words when it is not ready. */
+export async function startController(
   folders: Folders,
   ports: Ports,
-  environment: Record<string, string>,
-  options: DeploymentOptions,
+  options: Pick<DeploymentOptions, 'controllerEnvironment'>,
+): Promise<Program> {
+  const { program } = await startProgram({
+    name: 'cordon-controller',
+    script: CONTROLLER,
+    args: ['run', '--stop-with-stdin'],
+    environment: controllerEnvironment(folders, ports, options),
+    logPath: join(folders.logs, 'controller.log'),
+    readyPrefix: 'READY ',
+    readyTimeoutMs: 60_000,
+  })
+  return program
+}
+
+/** Enrols the agent when it is not yet, and starts it. Rejects with its last words when it is not ready. */
+export async function startAgent(
+  folders: Folders,
+  ports: Ports,
+  options: Pick<DeploymentOptions, 'say' | 'agentEnvironment' | 'controllerEnvironment'>,
 ): Promise<{ agent: Program; agentFacts: AgentFacts }> {
   const agentEnvironment = {
     CORDON_AGENT_STATE: folders.agent,
@@ -185,7 +195,7 @@ async function startAgent(
     ...options.agentEnvironment,
   }
   if (!existsSync(join(folders.agent, 'identity.json'))) {
-    const token = await runProgram(CONTROLLER, ['token'], environment)
+    const token = await runProgram(CONTROLLER, ['token'], controllerEnvironment(folders, ports, options))
     if (token.code !== 0) throw new Error(`cordon-controller token failed:\n${token.stderr}`)
     const url = `https://127.0.0.1:${ports.enrolment}`
     const enrolled = await runProgram(AGENT, ['enroll', url, token.stdout.trim()], agentEnvironment)

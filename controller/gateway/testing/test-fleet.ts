@@ -142,15 +142,21 @@ export interface TestAgent {
   send(data: string | Uint8Array | object): void
 }
 
-export function tlsOptionsOf(pki: TestPki, credentials: Credentials, port: number) {
+/** What a client needs to know: also of a controller that runs as a process of its own. */
+export interface Trust {
+  readonly authority: Pick<Authority, 'rootPem' | 'serverName'>
+}
+export type Listening = Pick<TestController, 'port'>
+
+export function tlsOptionsOf(pki: Trust, credentials: Credentials, port: number) {
   const { rootPem, serverName } = pki.authority
   return { ...controllerFacingTlsOptions(credentials, rootPem, serverName), host: '127.0.0.1', port }
 }
 
 /** Connects, without a hello. Rejects when the upgrade is refused. */
 export async function connectAgent(
-  pki: TestPki,
-  controller: TestController,
+  pki: Trust,
+  controller: Listening,
   credentials: Credentials,
 ): Promise<TestAgent> {
   const socket = new WebSocket(`wss://127.0.0.1:${controller.port}${AGENT_PATH}`, AGENT_SUBPROTOCOL, {
@@ -195,8 +201,8 @@ export async function connectAgent(
 
 /** Connects and greets; the welcome is the next message. */
 export async function greetingAgent(
-  pki: TestPki,
-  controller: TestController,
+  pki: Trust,
+  controller: Listening,
   credentials: Credentials,
   hello: Partial<Hello> = {},
 ): Promise<TestAgent> {
@@ -239,8 +245,8 @@ export function frameOf(batch: IncomingBatch): Buffer {
 
 /** A TLS connection with the agent's certificate, for those who speak no websocket. */
 export async function connectTls(
-  pki: TestPki,
-  controller: TestController,
+  pki: Trust,
+  controller: Listening,
   credentials: Credentials,
 ): Promise<TLSSocket> {
   const socket = connect(tlsOptionsOf(pki, credentials, controller.port))
