@@ -39,8 +39,9 @@ export function runScanWorker(parts: ScanWorkerParts): number {
   const setup = JSON.parse(setupText) as ScanSetup
   const engine = parts.yara === null ? null : createYaraEngine(parts.yara, setup.sources, setup.scanTimeoutMs)
   const examine = createExaminer(engine, setup)
-  // What the first scan loads and starts must be there before the sandbox closes.
+  // What the first scan and hash load and start must be there before the sandbox closes: no file opens after it.
   engine?.scan(Buffer.from('first'))
+  for (const algorithm of ['sha256', 'sha1', 'md5']) createHash(algorithm).update('first').digest('hex')
   const isolation = enterSandbox(parts, setup)
   writeReply({
     kind: 'ready',
@@ -72,10 +73,13 @@ function enterSandbox(parts: ScanWorkerParts, setup: ScanSetup): string[] {
     groupId: isRoot ? UNPRIVILEGED_ID : process.getgid?.() || UNPRIVILEGED_ID,
     openFilesMax: OPEN_FILES_MAX,
     dataBytesMax: setup.dataBytesMax,
+    // Through the socket its files come open; otherwise it must open them itself.
+    refusePaths: setup.transport === 'socket',
   })
   return [
     achieved.userDropped ? 'a user without rights' : 'the same user: only root can change it',
     ...(achieved.systemCallFilter ? ['no new programs, processes or sockets'] : []),
+    ...(achieved.systemCallFilter && setup.transport === 'socket' ? ['opens no file'] : []),
     ...(achieved.networkNamespaceOfThread ? ['a network of its own without devices'] : []),
     `at most ${Math.round(setup.dataBytesMax / 1024 ** 2)} MiB of memory`,
   ]

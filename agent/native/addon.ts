@@ -29,6 +29,11 @@ interface SandboxOptions {
   readonly openFilesMax: number
   /** RLIMIT_CPU: past it, SIGXCPU ends the process. */
   readonly cpuSeconds?: number
+  /**
+   * Refuses (EPERM) to open any file and to change the file system by a path: for a process that is handed its
+   * files open. What it still needs must be loaded before.
+   */
+  readonly refusePaths?: boolean
 }
 
 /** What `enterSandbox` achieved beyond what it must; a step that must succeed throws. */

@@ -123,6 +123,20 @@ bool read_optional_uint64(napi_env env, napi_value object, const char *name, boo
   return read_uint64(env, value, name, result);
 }
 
+bool read_optional_bool(napi_env env, napi_value object, const char *name, bool *result) {
+  napi_value value;
+  napi_valuetype type;
+
+  *result = false;
+  if (napi_get_named_property(env, object, name, &value) != napi_ok || napi_typeof(env, value, &type) != napi_ok)
+    return refuse(env, name, "readable");
+  if (type == napi_undefined)
+    return true;
+  if (napi_get_value_bool(env, value, result) != napi_ok)
+    return refuse(env, name, "a boolean");
+  return true;
+}
+
 bool read_handle(napi_env env, napi_value value, const napi_type_tag *tag, void **result) {
   napi_valuetype type;
   bool tagged = false;

@@ -29,6 +29,8 @@ bool read_bytes(napi_env env, napi_value value, const char *name, struct bytes *
 bool read_path(napi_env env, napi_value value, const char *name, char *result, size_t capacity);
 /* Reads a number property; `present` tells whether it was there. False after a throw. */
 bool read_optional_uint64(napi_env env, napi_value object, const char *name, bool *present, uint64_t *result);
+/* Reads a boolean property; false when it is not there. */
+bool read_optional_bool(napi_env env, napi_value object, const char *name, bool *result);
 
 /* A handle is an external with a tag, so that one kind is never taken for the other. */
 bool read_handle(napi_env env, napi_value value, const napi_type_tag *tag, void **result);

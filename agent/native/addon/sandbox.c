@@ -22,6 +22,7 @@ struct sandbox_options {
   bool has_address_space, has_data, has_cpu;
   uint64_t address_space_bytes_max, data_bytes_max, cpu_seconds;
   uint64_t open_files_max;
+  bool refuse_paths;
 };
 
 static bool read_options(napi_env env, napi_value object, struct sandbox_options *options) {
@@ -39,6 +40,8 @@ static bool read_options(napi_env env, napi_value object, struct sandbox_options
       !read_optional_uint64(env, object, "dataBytesMax", &options->has_data, &options->data_bytes_max) ||
       !read_optional_uint64(env, object, "cpuSeconds", &options->has_cpu, &options->cpu_seconds) ||
       !read_optional_uint64(env, object, "openFilesMax", &has_files, &options->open_files_max))
+    return false;
+  if (!read_optional_bool(env, object, "refusePaths", &options->refuse_paths))
     return false;
   if (!options->has_user || !has_group || !has_files || options->user_id == 0 || options->group_id == 0 ||
       options->user_id >= UINT32_MAX || options->group_id >= UINT32_MAX) {
@@ -125,7 +128,7 @@ static napi_value enter_sandbox(napi_env env, napi_callback_info info) {
     return throw_system_error(env, "getppid", ESRCH);
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
     return throw_system_error(env, "prctl(PR_SET_NO_NEW_PRIVS)", errno);
-  const int filter_error = install_seccomp_filter();
+  const int filter_error = install_seccomp_filter(options.refuse_paths);
 
   if (napi_create_object(env, &result) != napi_ok || !set_flag(env, result, "userDropped", was_root) ||
       !set_flag(env, result, "networkNamespaceOfThread", left_network) ||

@@ -22,11 +22,17 @@
 #ifndef SYS_clone3
 #define SYS_clone3 435
 #endif
+#ifndef SYS_openat2
+#define SYS_openat2 437
+#endif
 #ifndef SYS_pidfd_getfd
 #define SYS_pidfd_getfd 438
 #endif
 #ifndef SYS_process_madvise
 #define SYS_process_madvise 440
+#endif
+#ifndef SYS_fchmodat2
+#define SYS_fchmodat2 452
 #endif
 
 static const uint32_t refused_calls[] = {
@@ -43,15 +49,39 @@ static const uint32_t refused_calls[] = {
     SYS_unshare, SYS_setns, SYS_open_by_handle_at,
 };
 
-#define REFUSED_COUNT (sizeof(refused_calls) / sizeof(refused_calls[0]))
+/*
+ * For a process that is handed open descriptors and needs no path any more. Asking (stat, readlink, access) stays
+ * allowed: the C library's fstat is a stat by an empty path. What changes a file through a descriptor is refused
+ * as well, since one opened for reading is enough for its owner.
+ */
+static const uint32_t refused_path_calls[] = {
+    SYS_open, SYS_openat, SYS_openat2, SYS_creat, SYS_name_to_handle_at, SYS_memfd_create,
+    SYS_truncate, SYS_rename, SYS_renameat, SYS_renameat2, SYS_link, SYS_linkat, SYS_symlink, SYS_symlinkat,
+    SYS_unlink, SYS_unlinkat, SYS_mkdir, SYS_mkdirat, SYS_rmdir, SYS_mknod, SYS_mknodat,
+    SYS_chmod, SYS_fchmod, SYS_fchmodat, SYS_fchmodat2, SYS_chown, SYS_fchown, SYS_lchown, SYS_fchownat,
+    SYS_utime, SYS_utimes, SYS_futimesat, SYS_utimensat,
+    SYS_setxattr, SYS_lsetxattr, SYS_fsetxattr, SYS_removexattr, SYS_lremovexattr, SYS_fremovexattr,
+    SYS_inotify_add_watch, SYS_fanotify_mark,
+};
+
+#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 #define ERROR_RESULT(error) (SECCOMP_RET_ERRNO | ((error) & SECCOMP_RET_DATA))
 #define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
 #define RETURN(action) BPF_STMT(BPF_RET | BPF_K, (action))
 /* The other calling convention of x86-64 numbers its calls from here on. */
 #define X32_CALLS 0x40000000u
 
-int install_seccomp_filter(void) {
-  struct sock_filter filter[24 + 2 * REFUSED_COUNT];
+static unsigned short refuse_calls(struct sock_filter *filter, unsigned short count, const uint32_t *calls,
+                                   size_t calls_count) {
+  for (size_t index = 0; index < calls_count; index++) {
+    filter[count++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, calls[index], 0, 1);
+    filter[count++] = (struct sock_filter)RETURN(ERROR_RESULT(EPERM));
+  }
+  return count;
+}
+
+int install_seccomp_filter(bool refuse_paths) {
+  struct sock_filter filter[24 + 2 * (COUNT_OF(refused_calls) + COUNT_OF(refused_path_calls))];
   unsigned short count = 0;
   const struct sock_filter head[] = {
       LOAD(arch),
@@ -78,13 +108,12 @@ int install_seccomp_filter(void) {
       RETURN(SECCOMP_RET_ALLOW),
   };
 
-  for (size_t index = 0; index < sizeof(head) / sizeof(head[0]); index++)
+  for (size_t index = 0; index < COUNT_OF(head); index++)
     filter[count++] = head[index];
-  for (size_t index = 0; index < REFUSED_COUNT; index++) {
-    filter[count++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, refused_calls[index], 0, 1);
-    filter[count++] = (struct sock_filter)RETURN(ERROR_RESULT(EPERM));
-  }
-  for (size_t index = 0; index < sizeof(tail) / sizeof(tail[0]); index++)
+  count = refuse_calls(filter, count, refused_calls, COUNT_OF(refused_calls));
+  if (refuse_paths)
+    count = refuse_calls(filter, count, refused_path_calls, COUNT_OF(refused_path_calls));
+  for (size_t index = 0; index < COUNT_OF(tail); index++)
     filter[count++] = tail[index];
 
   struct sock_fprog program = {.len = count, .filter = filter};
