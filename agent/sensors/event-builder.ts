@@ -2,6 +2,7 @@
  * Turns sensor records into ECS-shaped events joined to their process. A process that was never told is told
  * (`process-info`) before the first event that refers to it, so every reference can be resolved.
  */
+import type { ProcessContext } from '../../shared/events/detection.ts'
 import type { CordonEvent, EventOf } from '../../shared/events/event.ts'
 import type { Content, Observation } from '../detect/observation.ts'
 import { commandLine, createFidelity, type Fidelity, fidelityFields, lossy, text } from './kernel-text.ts'
@@ -30,17 +31,8 @@ export interface EventBuilderOptions {
 export interface EventBuilder {
   /** Events in order. Never throws, whatever the records hold. */
   build(records: readonly SensorRecord[]): Observation[]
-  /** The process of an entity id as detections tell it, or an empty object. */
+  /** The process of an entity id as detections tell it; without ancestors when it is not known. */
   context(entityId: string): ProcessContext
-}
-
-export interface ProcessContext {
-  readonly ancestors: readonly string[]
-  /** How many of the ancestors, from the nearest, share the process's session. */
-  readonly sessionAncestors: number
-  readonly sessionLeaderEntityId: string | undefined
-  readonly workingDirectory: string | undefined
-  readonly sha256: string | undefined
 }
 
 type Actor = Partial<

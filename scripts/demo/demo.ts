@@ -8,7 +8,7 @@ import { createServer, type Server } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import Type from 'typebox'
-import { readStat } from '../../agent/platform/linux/proc.ts'
+import { readStat } from '../../agent/platform/linux/processes.ts'
 import {
   Closed,
   Detections,

@@ -1,7 +1,7 @@
 /** One instance per state folder: a lock file that names its process by pid and start time. */
 import { closeSync, mkdirSync, openSync, readFileSync, unlinkSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import { readStat } from '../../agent/platform/linux/proc.ts'
+import { readStat } from '../../agent/platform/linux/processes.ts'
 
 export interface LockHolder {
   readonly pid: number

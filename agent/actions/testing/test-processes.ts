@@ -2,7 +2,8 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ProcessTarget } from '../../../shared/protocol/commands.ts'
-import { readBootId, readStat } from '../../platform/linux/processes.ts'
+import { readBootId } from '../../platform/linux/host.ts'
+import { readStat } from '../../platform/linux/processes.ts'
 
 export interface TestProcesses extends AsyncDisposable {
   /** Starts a program in a session of its own; ended when the test is over. */

@@ -1,8 +1,11 @@
-/** Reads processes from /proc (proc(5)). Everything is best effort: a process may be gone at any instant. */
-
-import { isUtf8 } from 'node:buffer'
+/**
+ * Processes as the sensors want them, read from /proc (proc(5)). Everything is best effort: a process may be gone
+ * at any instant.
+ */
 import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync, statSync } from 'node:fs'
+import { kernelText, splitArguments } from '../../native/kernel-bytes.ts'
 import type { FileIdentity, KernelText, ProcessKey } from '../../sensors/records.ts'
+import { readStat } from './processes.ts'
 
 export interface ProcessSnapshot {
   readonly process: ProcessKey
@@ -20,37 +23,6 @@ export interface ProcessSnapshot {
 
 /** Bytes of /proc/PID/cmdline that are read at most. */
 const ARGUMENT_BYTES_MAX = 16 * 1024
-/** USER_HZ, fixed at 100 for everything that Linux tells user space (proc(5), sysconf(_SC_CLK_TCK)). */
-export const TICKS_PER_SECOND = 100
-
-export interface ProcessStat {
-  readonly parentPid: number
-  readonly sessionId: number
-  readonly startTicks: number
-}
-
-/**
- * Parses /proc/PID/stat. The name in field 2 may hold spaces, parentheses and newlines, so fields are counted
- * from the last `)`. Null when the text is not of that form.
- */
-export function parseStat(text: string): ProcessStat | null {
-  const afterName = text.lastIndexOf(') ')
-  if (afterName === -1) return null
-  const fields = text.slice(afterName + 2).split(' ')
-  const [, parent, , session] = fields
-  const start = fields[19]
-  const stat = { parentPid: Number(parent), sessionId: Number(session), startTicks: Number(start) }
-  return Object.values(stat).every((value) => Number.isSafeInteger(value) && value >= 0) ? stat : null
-}
-
-export function readStat(pid: number): ProcessStat | null {
-  try {
-    return parseStat(readFileSync(`/proc/${pid}/stat`, 'latin1'))
-  } catch {
-    // Gone: the ordinary end of every process.
-    return null
-  }
-}
 
 export function readProcess(pid: number): ProcessSnapshot | null {
   const stat = readStat(pid)
@@ -114,11 +86,6 @@ function holdsOpen(pid: number, wanted: { dev: bigint; ino: bigint }): boolean {
   })
 }
 
-/** Bytes as text when they are UTF-8, else as they are. */
-export function kernelText(bytes: Buffer): KernelText {
-  return isUtf8(bytes) ? bytes.toString('utf8') : new Uint8Array(bytes)
-}
-
 function readLinkText(path: string): KernelText | null {
   try {
     return kernelText(readlinkSync(path, 'buffer'))
@@ -169,16 +136,4 @@ function readArguments(pid: number): [KernelText[], boolean] {
   } finally {
     closeSync(descriptor)
   }
-}
-
-function splitArguments(bytes: Buffer): KernelText[] {
-  const found: KernelText[] = []
-  let start = 0
-  while (start < bytes.length) {
-    const end = bytes.indexOf(0, start)
-    const stop = end === -1 ? bytes.length : end
-    found.push(kernelText(bytes.subarray(start, stop)))
-    start = stop + 1
-  }
-  return found
 }

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
+import { readBootId, readNetworkNamespace } from './host.ts'
 import {
   hashExecutable,
   isDead,
@@ -10,7 +11,6 @@ import {
   openProcessByPid,
   parseCgroups,
   parseStat,
-  readBootId,
   readFacts,
   readNamespace,
   readStat,
@@ -67,6 +67,7 @@ test.each([
   ['a pid of zero', `0 (sh) ${fields}`],
   ['no pid', `(sh) ${fields}`],
   ['a state of two letters', `77 (sh) ${fields.replace('S', 'SS')}`],
+  ['a text that only ends like one', `42 (evil) R 1 1\n (x) ${fields}`.slice(4)],
   ['a line that is too long', `77 (${'a'.repeat(5_000)}) ${fields}`],
 ])('%s is not a stat line', (_what, text) => {
   expect(parseStat(Buffer.from(text))).toBeNull()
@@ -108,6 +109,7 @@ test('cgroup paths may hold colons, and lines of another form are left out', () 
 test('boot and namespaces are told', () => {
   expect(readBootId()).toMatch(/^[0-9a-f-]{36}$/)
   expect(readNamespace('net')).toMatch(/^net:\[[0-9]+\]$/)
+  expect(readNetworkNamespace()).toBe(readNamespace('net'))
   expect(readNamespace('net', 4_194_304)).toBeNull()
 })
 

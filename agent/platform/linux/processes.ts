@@ -181,11 +181,6 @@ export function readNamespace(kind: 'net' | 'mnt', pid: number | 'self' = 'self'
   return tryRead(() => readlinkSync(`/proc/${pid}/ns/${kind}`))
 }
 
-/** Random per boot of the host. */
-export function readBootId(): string {
-  return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
-}
-
 export type ExecutableHash =
   | { readonly kind: 'hashed'; readonly sha256: string; readonly bytes: number }
   | { readonly kind: 'unreadable'; readonly reason: string }
