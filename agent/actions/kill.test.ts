@@ -5,13 +5,13 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { loadNative } from '../native/addon.ts'
+import { readBootId } from '../platform/linux/host.ts'
 import {
   createPidfdOpener,
   isDead,
   listStats,
   type OpenProcess,
   openProcessByPid,
-  readBootId,
   readFacts,
   readStat,
 } from '../platform/linux/processes.ts'
@@ -152,6 +152,25 @@ test('a descendant that left session and parent is found when the sensors saw it
   expect(applied).toMatchObject({ kind: 'applied', proof: { processes: 3, survivors: 0 } })
   expect(runsIn(folder)).toEqual([])
   expect(readStat(agentPid)?.state).not.toBe('Z')
+})
+
+test('a descendant that the sensors told too late is named as still running', async () => {
+  const pid = await processes.shell('(setsid sleep 125 &); sleep 126 & wait', { cwd: folder })
+  await waitFor(() => runsIn(folder).length === 3)
+  const stray = runsIn(folder).find((other) => readStat(other)?.sessionId !== readStat(pid)?.sessionId) ?? 0
+  const key = { pid: stray, startTicks: readStat(stray)?.startTicks ?? 0 }
+  const runs = () => {
+    const stat = readStat(pid)
+    return stat !== null && !isDead(stat)
+  }
+  try {
+    const action = killAction({ knownDescendants: () => (runs() ? [] : [key]) })
+    const applied = await action.apply(request(targetOf(pid), true), never())
+    expect(applied).toMatchObject({ kind: 'failed', proof: { processes: 2, survivors: 1 } })
+    expect(applied).toMatchObject({ reason: expect.stringContaining(String(stray)) })
+  } finally {
+    process.kill(stray, 'SIGKILL')
+  }
 })
 
 test.each([

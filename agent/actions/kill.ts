@@ -52,8 +52,7 @@ export function createKillAction(options: KillOptions): Kill {
     if (stopping.kind !== 'stopped') return stopping
     using tree = stopping.tree
     const { survivors, denied } = await killTree(tree, signal)
-    // A tree that stood still as a whole left nobody behind.
-    const strays = tree.stoodStill ? [] : strayDescendants(tree, treeOptions, key)
+    const strays = request.args.tree ? strayDescendants(tree, treeOptions, key) : []
     const proof = {
       ...figures(tree),
       survivors: survivors.length + strays.length,

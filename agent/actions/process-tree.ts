@@ -213,7 +213,19 @@ function pidOf(member: TreeMember): number {
   return member.key.pid
 }
 
-/** Live descendants of the killed that a last look still finds: those of a storm that outran every round. */
+/**
+ * Live descendants of the killed that a last look still finds: those of a storm that outran every round. A tree
+ * that stood still as a whole left nobody behind but whom the sensors alone know, and they may tell late.
+ */
 export function strayDescendants(tree: Tree, options: TreeOptions, root: ProcessKey): number[] {
-  return newDescendants(root, tree.members, listStats(), options).map((stat) => stat.pid)
+  if (!tree.stoodStill) {
+    return newDescendants(root, tree.members, listStats(), options).map((stat) => stat.pid)
+  }
+  return options
+    .knownDescendants(root)
+    .filter(({ pid, startTicks }) => {
+      const stat = tree.members.has(pid) ? null : readStat(pid)
+      return stat !== null && stat.startTicks === startTicks && !isDead(stat)
+    })
+    .map(({ pid }) => pid)
 }

@@ -47,6 +47,11 @@ export interface ProcessTable {
   find(pid: number): TrackedProcess | null
   findExact(key: ProcessKey): TrackedProcess | null
   findEntity(entityId: string): TrackedProcess | null
+  /**
+   * Running processes that descend from `root`, in no order, at most DESCENDANTS_MAX: also those that /proc no
+   * longer shows below it, because a parent between exited. Ancestry is followed as far as it is kept.
+   */
+  descendantsOf(root: ProcessKey): ProcessKey[]
   /** Forgets what exited long ago. */
   sweep(): void
   size(): number
@@ -56,6 +61,7 @@ const KEEP_EXITED_MS = 10_000
 const ENTRIES_MAX = 65_536
 /** Depth of ancestry that is followed: a chain of parents is longer only when something is wrong. */
 export const ANCESTORS_MAX = 32
+const DESCENDANTS_MAX = 4_096
 
 export function createProcessTable(options: ProcessTableOptions): ProcessTable {
   const keepExitedMs = options.keepExitedMs ?? KEEP_EXITED_MS
@@ -178,6 +184,15 @@ export function createProcessTable(options: ProcessTableOptions): ProcessTable {
       const [pid, startTicks] = entity.slice(prefix.length).split('.').map(Number)
       return pid === undefined || startTicks === undefined ? null : findExact({ pid, startTicks })
     },
+    descendantsOf(root) {
+      const verdicts = new Map<TrackedProcess, boolean>()
+      const found: ProcessKey[] = []
+      for (const entry of byPid.values()) {
+        if (found.length === DESCENDANTS_MAX) break
+        if (entry.exitedMs === null && descends(entry, root, verdicts)) found.push(entry.key)
+      }
+      return found
+    },
     sweep() {
       const before = options.clock() - keepExitedMs
       for (; exitedHead < exited.length; exitedHead += 1) {
@@ -203,6 +218,30 @@ function depthUnder(parent: TrackedProcess | null): number {
   last.parent = null
   parent.depth = ANCESTORS_MAX - 1
   return ANCESTORS_MAX
+}
+
+/**
+ * Whether `root` is in the chain of parents. By key, not by object: the chain may hold an entry of the root that
+ * the table has replaced. What was found is kept in `verdicts`, so that a look at all entries walks each once.
+ */
+function descends(entry: TrackedProcess, root: ProcessKey, verdicts: Map<TrackedProcess, boolean>): boolean {
+  const walked: TrackedProcess[] = []
+  let verdict = false
+  for (let at: TrackedProcess | null = entry; at !== null; at = at.parent) {
+    const known = verdicts.get(at)
+    if (known !== undefined) {
+      verdict = known
+      break
+    }
+    walked.push(at)
+    const { parent }: TrackedProcess = at
+    if (parent?.key.pid === root.pid && parent.key.startTicks === root.startTicks) {
+      verdict = true
+      break
+    }
+  }
+  for (const each of walked) verdicts.set(each, verdict)
+  return verdict
 }
 
 /** The chain of parents, nearest first, at most ANCESTORS_MAX. */

@@ -6,6 +6,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { compileGenerateExec, compileTinyExit, loadBuiltAddon } from '../../native/testing/compile.ts'
+import { readStat } from '../../platform/linux/processes.ts'
+import { createProcessTable } from '../process-table.ts'
 import type {
   ConnectRecord,
   ExecRecord,
@@ -106,6 +108,40 @@ describe.skipIf(!asRoot)('the eBPF sensor', () => {
     child.kill('SIGKILL')
     await until(() => exitOf(pid) !== undefined)
     expect(exitOf(pid)).toMatchObject({ exitCode: null, signal: 9 })
+  })
+
+  test('a daemon that forked twice into a session of its own is known below who started it', async () => {
+    const script =
+      "import os,time\np=os.fork()\nif p==0:\n os.setsid()\n if os.fork()!=0: os._exit(0)\n os.execv('/bin/sleep',['sleep','61'])\nos.waitpid(p,0)\ntime.sleep(60)"
+    const before = records.length
+    const child = spawn('/usr/bin/python3', ['-c', script], { stdio: 'ignore' })
+    const pid = child.pid ?? 0
+    const daemonExec = () =>
+      records
+        .slice(before)
+        .find((record): record is ExecRecord => record.kind === 'exec' && record.arguments[1] === '61')
+    const ended = () => records.slice(before).some((record) => record.kind === 'exit')
+    await until(() => daemonExec() !== undefined && ended())
+    const daemon = daemonExec()?.process ?? { pid: 0, startTicks: 0 }
+    try {
+      const table = createProcessTable({
+        agentId: 'a'.repeat(32),
+        bootId: '0'.repeat(8),
+        bootTimeMs: 0,
+        clock: Date.now,
+        readProcess: () => null,
+      })
+      for (const record of records.slice(before)) {
+        if (record.kind === 'fork') table.fork(record)
+        if (record.kind === 'exec') table.exec(record)
+        if (record.kind === 'exit') table.exit(record)
+      }
+      expect(readStat(daemon.pid)?.parentPid).not.toBe(pid)
+      expect(table.descendantsOf({ pid, startTicks: startTicksOf(pid) })).toEqual([daemon])
+    } finally {
+      child.kill('SIGKILL')
+      if (readStat(daemon.pid)?.startTicks === daemon.startTicks) process.kill(daemon.pid, 'SIGKILL')
+    }
   })
 
   test('a fork names the child and its parent, and a thread is no process', async () => {
