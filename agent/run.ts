@@ -21,7 +21,8 @@ import { createDetection } from './detect/detection.ts'
 import { scanPath } from './detect/scan-path.ts'
 import { createScanner } from './detect/scanner.ts'
 import { AgentError } from './error.ts'
-import { agentStarted, agentStopped, sensorChanged } from './health/events.ts'
+import { agentStarted, agentStopped, sensorChanged, tampered } from './health/events.ts'
+import { foreignCode } from './health/foreign-code.ts'
 import { collectInventory } from './health/inventory.ts'
 import type { StatusReport } from './health/report.ts'
 import { serveStatus } from './health/status-socket.ts'
@@ -81,6 +82,11 @@ export async function runAgent(
     clock,
   })
   const emit = (event: CordonEvent) => buffer.add(event)
+  const tellTampering = (reason: string) => {
+    logger.warn({ reason }, 'the agent was tampered with')
+    emit(tampered(reason, clock()))
+  }
+  for (const found of foreignCode(process.env)) tellTampering(found)
 
   const scanner = createScanner({
     sources: content.yaraSources,
@@ -135,7 +141,13 @@ export async function runAgent(
     emit(sensorChanged(change, clock()))
   })
 
-  using journal = openJournal({ path: join(stateFolder, 'journal.db'), emit, clock, logger })
+  using journal = openJournal({
+    path: join(stateFolder, 'journal.db'),
+    emit,
+    clock,
+    logger,
+    lost: tellTampering,
+  })
   const installedAsService = platform.runsAsService()
   const interlock = createInterlock({
     installedAsService,
@@ -167,6 +179,7 @@ export async function runAgent(
         bootId,
         interlock,
         openProcess: native.ok ? createPidfdOpener(native.native) : openProcessByPid,
+        knownDescendants: table.descendantsOf,
       }),
       quarantineFile: createQuarantineAction({ vault, interlock, ownFolders, clock }),
       scanPath: createScanAction(async (path, { filesMax, signal: stop }) => {

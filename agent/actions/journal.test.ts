@@ -1,6 +1,15 @@
-import { mkdtempSync, rmSync } from 'node:fs'
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import Database from 'better-sqlite3'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { createSilentLogger } from '../../shared/node/logger.ts'
 import { parseEvent } from '../../shared/protocol/parse.ts'
@@ -8,10 +17,12 @@ import { type ActionStateEvent, type JournalledCommand, openJournal } from './jo
 
 let folder: string
 let told: ActionStateEvent[]
+let losses: string[]
 let nowMs: number
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), 'cordon-journal-'))
   told = []
+  losses = []
   nowMs = 1_700_000_000_000
 })
 afterEach(() => rmSync(folder, { recursive: true, force: true }))
@@ -23,6 +34,7 @@ const open = (emit: (event: ActionStateEvent) => void = (event) => told.push(eve
     clock: () => nowMs,
     logger: createSilentLogger(),
     endedMax: 10,
+    lost: (reason) => losses.push(reason),
   })
 
 const command = (sequence: number, changed: Partial<JournalledCommand> = {}): JournalledCommand => ({
@@ -36,6 +48,7 @@ const command = (sequence: number, changed: Partial<JournalledCommand> = {}): Jo
   facts: { operators: ['Ada'] },
   receivedMs: nowMs,
   expiresMs: nowMs + 1_000,
+  notBeforeMs: nowMs - 1_000,
   ...changed,
 })
 const states = () => told.map((event) => event['cordon.command.state'])
@@ -134,3 +147,116 @@ test('ended commands are forgotten beyond the bound, open ones and the mark neve
   expect(journal.present(command(40).commandId)?.state).toBe('done')
   expect(journal.highest().sequence).toBe(40)
 })
+
+const markPath = () => join(folder, 'journal.db.mark')
+
+/** Two commands, done and not, as an agent leaves them. */
+function leaveJournal() {
+  using journal = open()
+  journal.admit(command(4, { notBeforeMs: nowMs - 500 }), 'asked')
+  journal.admit(command(7, { notBeforeMs: nowMs - 900 }), 'asked')
+}
+
+test.each([
+  ['is no database', () => writeFileSync(join(folder, 'journal.db'), 'x'.repeat(8_192))],
+  ['has a page overwritten', () => overwrite(join(folder, 'journal.db'), 4_096)],
+  [
+    'is a folder',
+    () => {
+      rmSync(join(folder, 'journal.db'))
+      mkdirSync(join(folder, 'journal.db'))
+    },
+  ],
+  ['is gone', () => rmSync(join(folder, 'journal.db'))],
+  ['is empty', () => writeFileSync(join(folder, 'journal.db'), '')],
+])('a journal that %s is told, and forgets no replay', (_what, damage) => {
+  leaveJournal()
+  rmSync(join(folder, 'journal.db-wal'), { force: true })
+  damage()
+  {
+    using journal = open()
+    expect(losses).toEqual([expect.stringContaining(new Date(nowMs - 500).toISOString())])
+    expect(journal.highest()).toEqual({ epoch: 1, sequence: 7 })
+    expect(journal.signedAfterMs()).toBe(nowMs - 500)
+    expect(journal.admit(command(8), 'asked')).toBe(true)
+  }
+  using journal = open()
+  expect(losses).toHaveLength(1)
+  expect(journal.highest()).toEqual({ epoch: 1, sequence: 8 })
+  expect(journal.signedAfterMs()).toBe(nowMs - 500)
+})
+
+test('what could not be read is kept beside the new journal', () => {
+  leaveJournal()
+  writeFileSync(join(folder, 'journal.db'), 'evidence')
+  using _journal = open()
+  const aside = readdirSync(folder).find((name) => name.startsWith('journal.db.damaged-2023-11-14T'))
+  expect(readFileSync(join(folder, aside ?? ''), 'utf8')).toBe('evidence')
+})
+
+test('a copy from before in the place of the journal does not bring back what was executed since', () => {
+  leaveJournal()
+  copyFileSync(join(folder, 'journal.db'), join(folder, 'before'))
+  {
+    using journal = open()
+    journal.admit(command(9, { notBeforeMs: nowMs }), 'asked')
+  }
+  copyFileSync(join(folder, 'before'), join(folder, 'journal.db'))
+  rmSync(join(folder, 'journal.db-wal'), { force: true })
+  using journal = open()
+  expect(losses).toHaveLength(1)
+  expect(journal.highest()).toEqual({ epoch: 1, sequence: 9 })
+  expect(journal.signedAfterMs()).toBe(nowMs)
+})
+
+test.each([
+  ['gone', () => rmSync(markPath()), 0],
+  ['damaged', () => writeFileSync(markPath(), '{"epoch":'), 1],
+])('without its second file (%s) the journal stands, and the file is written anew', (_what, damage, told) => {
+  leaveJournal()
+  damage()
+  using journal = open()
+  expect(losses).toHaveLength(told)
+  expect(journal.signedAfterMs()).toBe(0)
+  expect(JSON.parse(readFileSync(markPath(), 'utf8'))).toEqual({
+    epoch: 1,
+    sequence: 7,
+    notBeforeMs: nowMs - 500,
+  })
+})
+
+test.each([() => rmSync(markPath()), () => writeFileSync(markPath(), '')])(
+  'when both are lost, nothing that was allowed before now is executed',
+  (damage) => {
+    leaveJournal()
+    writeFileSync(join(folder, 'journal.db'), 'not a database any more')
+    damage()
+    using journal = open()
+    expect(losses).toHaveLength(1)
+    expect(journal.signedAfterMs()).toBe(nowMs)
+  },
+)
+
+test('a journal of a newer program is refused, not set aside', () => {
+  leaveJournal()
+  {
+    const db = new Database(join(folder, 'journal.db'))
+    db.pragma('user_version = 99')
+    db.close()
+  }
+  expect(() => open()).toThrow('newer Cordon')
+  expect(losses).toEqual([])
+})
+
+test('a mark that cannot be written keeps the command from being taken', () => {
+  using journal = open()
+  rmSync(markPath())
+  mkdirSync(markPath())
+  expect(() => journal.admit(command(1), 'asked')).toThrow()
+})
+
+function overwrite(path: string, offset: number): void {
+  const bytes = readFileSync(path)
+  bytes.fill(0xa5, offset, offset + 4_096)
+  writeFileSync(path, bytes)
+}

@@ -3,50 +3,18 @@
  * effect. The invariants held here:
  * - the highest (epoch, sequence) is committed with the command, before anything is executed;
  * - a command id is admitted once; after that it only ever answers with its state;
+ * - the highest (epoch, sequence) also stands in a small file of its own, written before anything is executed:
+ *   a journal that is damaged, gone or from before is known by it, and forgets no replay (replay-mark.ts);
  * - a state is committed together with its event, which stays marked as untold until `emit` returned: a crash
  *   in between tells it again, and the controller knows it by (command id, state).
  */
 import type { AgentCommandState, EventOf } from '../../shared/events/event.ts'
 import type { Logger } from '../../shared/node/logger.ts'
-import { openSqlite, type Sqlite } from '../../shared/node/sqlite.ts'
+import type { Sqlite } from '../../shared/node/sqlite.ts'
 import type { ActionName } from '../../shared/protocol/commands.ts'
 import { boundedProof, cut, type Proof } from './action.ts'
-
-const MIGRATIONS = [
-  `CREATE TABLE command (
-     command_id TEXT PRIMARY KEY,
-     epoch INTEGER NOT NULL,
-     sequence INTEGER NOT NULL,
-     action TEXT NOT NULL,
-     intent_hash TEXT NOT NULL,
-     target TEXT NOT NULL,
-     args TEXT NOT NULL,
-     facts TEXT NOT NULL,
-     received_ms INTEGER NOT NULL,
-     expires_ms INTEGER NOT NULL,
-     state TEXT NOT NULL,
-     applying INTEGER NOT NULL DEFAULT 0,
-     ended INTEGER NOT NULL DEFAULT 0
-   ) STRICT;
-   CREATE INDEX command_open ON command (ended, epoch, sequence);
-   CREATE TABLE state_change (
-     number INTEGER PRIMARY KEY AUTOINCREMENT,
-     command_id TEXT NOT NULL REFERENCES command (command_id) ON DELETE CASCADE,
-     state TEXT NOT NULL,
-     at_ms INTEGER NOT NULL,
-     reason TEXT NOT NULL,
-     proof TEXT NOT NULL,
-     told INTEGER NOT NULL DEFAULT 0
-   ) STRICT;
-   CREATE INDEX state_change_command ON state_change (command_id);
-   CREATE INDEX state_change_untold ON state_change (number) WHERE told = 0;
-   CREATE TABLE replay_mark (
-     one INTEGER PRIMARY KEY CHECK (one = 1),
-     epoch INTEGER NOT NULL,
-     sequence INTEGER NOT NULL
-   ) STRICT;
-   INSERT INTO replay_mark VALUES (1, 0, 0);`,
-]
+import { openJournalFile } from './journal-file.ts'
+import { isNewer, NO_MARK, openReplayMark, type ReplayMark } from './replay-mark.ts'
 
 const ENDED_MAX = 10_000
 
@@ -73,9 +41,11 @@ export interface JournalledCommand {
   readonly receivedMs: number
   /** On this host's clock. */
   readonly expiresMs: number
+  /** From when on the operators let it be done, as they signed it. */
+  readonly notBeforeMs: number
 }
 
-export interface OpenCommand extends JournalledCommand {
+export interface OpenCommand extends Omit<JournalledCommand, 'notBeforeMs'> {
   readonly state: AgentCommandState
   /** True when the application was begun: the host may have been changed. */
   readonly applying: boolean
@@ -100,11 +70,18 @@ export interface JournalOptions {
   /** Ended commands kept for answers to repeats and for `status`. */
   readonly endedMax?: number
   readonly nativeBinding?: string
+  /** Told once for each loss of what stood in the journal. */
+  readonly lost: (reason: string) => void
 }
 
 export interface Journal extends Disposable {
   /** Highest (epoch, sequence) ever admitted. */
   highest(): { readonly epoch: number; readonly sequence: number }
+  /**
+   * Commands that operators allowed no later than this may have been executed by a journal that was lost, so
+   * they are refused. 0: none was lost.
+   */
+  signedAfterMs(): number
   /** Commits the replay mark, and the command with its state `received`, at once. False when the id is known. */
   admit(command: JournalledCommand, reason: string): boolean
   /** Committed before the application begins. */
@@ -150,15 +127,35 @@ interface ChangeRow {
   readonly proof: string
 }
 
-/** Opens or creates the journal. Throws when it was written by a newer Cordon or is not a database. */
+/**
+ * Opens or creates the journal. One that cannot be read is set aside, since a host without a journal could not be
+ * helped any more. Throws when it was written by a newer Cordon or is in use.
+ */
 export function openJournal(options: JournalOptions): Journal {
-  const db = openSqlite({
-    path: options.path,
-    migrations: MIGRATIONS,
-    ...(options.nativeBinding === undefined ? {} : { nativeBinding: options.nativeBinding }),
-  })
+  const { db, damage } = openJournalFile(options)
   const statements = prepare(db)
+  const markFile = openReplayMark(`${options.path}.mark`)
+  restoreMark()
   let telling = false
+
+  /** The file is never ahead of its journal, unless the journal is not the one that it was written with. */
+  function restoreMark(): void {
+    const inJournal = statements.mark.get() ?? NO_MARK
+    const read = markFile.read()
+    const inFile = read.kind === 'mark' ? read.mark : NO_MARK
+    const isLost = damage !== null || isNewer(inFile, inJournal)
+    if (isLost) {
+      // Without the file nothing tells what was executed last: nothing allowed before now is.
+      const signedAfterMs = read.kind === 'mark' ? inFile.notBeforeMs : options.clock()
+      statements.restoreMark.run({ ...inFile, signedAfterMs })
+      const told = damage ?? 'the journal of commands is gone, or one from before is in its place'
+      options.lost(`${told}; commands allowed up to ${new Date(signedAfterMs).toISOString()} are refused`)
+    } else if (read.kind === 'damaged') {
+      options.lost('the file that stands in for a lost journal of commands was damaged and is written anew')
+    }
+    const mark = statements.mark.get() ?? NO_MARK
+    if (read.kind !== 'mark' || isNewer(mark, inFile)) markFile.write(mark)
+  }
 
   const admitAll = db.transaction((command: JournalledCommand, reason: string): boolean => {
     const inserted = statements.insert.run({
@@ -209,9 +206,16 @@ export function openJournal(options: JournalOptions): Journal {
   }
 
   return {
-    highest: () => statements.mark.get() ?? { epoch: 0, sequence: 0 },
+    highest() {
+      const { epoch, sequence } = statements.mark.get() ?? NO_MARK
+      return { epoch, sequence }
+    },
+    signedAfterMs: () => statements.signedAfter.get()?.signedAfterMs ?? 0,
     admit(command, reason) {
-      if (!admitAll.immediate(command, reason)) return false
+      const isNew = admitAll.immediate(command, reason)
+      // After the commit and before any effect; what a crash leaves out here is written when it is opened again.
+      markFile.write(statements.mark.get() ?? NO_MARK)
+      if (!isNew) return false
       tellUntold()
       return true
     },
@@ -251,10 +255,19 @@ function prepare(db: Sqlite) {
   const changeColumns = 'c.number, c.command_id, m.action, c.state, c.at_ms, c.reason, c.proof'
   const changes = 'state_change c JOIN command m USING (command_id)'
   return {
-    mark: db.prepare<[], { epoch: number; sequence: number }>('SELECT epoch, sequence FROM replay_mark'),
+    mark: db.prepare<[], ReplayMark>('SELECT epoch, sequence, not_before_ms AS notBeforeMs FROM replay_mark'),
+    signedAfter: db.prepare<[], { signedAfterMs: number }>(
+      'SELECT signed_after_ms AS signedAfterMs FROM replay_mark',
+    ),
     raiseMark: db.prepare<JournalledCommand>(
-      `UPDATE replay_mark SET epoch = :epoch, sequence = :sequence
+      `UPDATE replay_mark SET epoch = :epoch, sequence = :sequence,
+         not_before_ms = max(not_before_ms, :notBeforeMs)
        WHERE (epoch, sequence) < (:epoch, :sequence)`,
+    ),
+    restoreMark: db.prepare<ReplayMark & { signedAfterMs: number }>(
+      `UPDATE replay_mark SET epoch = :epoch, sequence = :sequence,
+         not_before_ms = max(not_before_ms, :notBeforeMs),
+         signed_after_ms = max(signed_after_ms, :signedAfterMs)`,
     ),
     insert: db.prepare<Record<string, unknown>>(
       `INSERT OR IGNORE INTO command (command_id, epoch, sequence, action, intent_hash, target, args, facts,

@@ -1,4 +1,4 @@
-import { mkdtempSync, realpathSync, rmSync } from 'node:fs'
+import { mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -6,7 +6,8 @@ import { createSilentLogger } from '../../shared/node/logger.ts'
 import type { ProcessTarget } from '../../shared/protocol/commands.ts'
 import type { Command } from '../../shared/protocol/messages.ts'
 import { parseEvent } from '../../shared/protocol/parse.ts'
-import { isDead, openProcessByPid, readBootId, readStat } from '../platform/linux/processes.ts'
+import { readBootId } from '../platform/linux/host.ts'
+import { isDead, openProcessByPid, readStat } from '../platform/linux/processes.ts'
 import type { Action, Actions, ApplyResult, CheckResult, ProbeResult } from './action.ts'
 import type { TamperEvent } from './alerts.ts'
 import { createInterlock } from './interlock.ts'
@@ -21,11 +22,14 @@ let folder: string
 let nowMs: number
 let fleet: TestFleet
 let events: (ActionStateEvent | TamperEvent)[]
+/** What the journal said it had lost. */
+let losses: string[]
 beforeEach(() => {
   folder = realpathSync(mkdtempSync(join(tmpdir(), 'cordon-receiver-')))
   nowMs = 1_700_000_000_000
   fleet = createTestFleet(() => nowMs)
   events = []
+  losses = []
 })
 afterEach(() => {
   rmSync(folder, { recursive: true, force: true })
@@ -95,7 +99,11 @@ interface Agent extends AsyncDisposable {
 function startAgent(actions: Actions, context: () => ReceiverContext | null = () => fleet.context): Agent {
   const emit = (event: ActionStateEvent | TamperEvent) => void events.push(event)
   const common = { clock: () => nowMs, logger: createSilentLogger(), emit }
-  const journal = openJournal({ path: join(folder, 'journal.db'), ...common })
+  const journal = openJournal({
+    path: join(folder, 'journal.db'),
+    lost: (why) => losses.push(why),
+    ...common,
+  })
   const receiver = createReceiver({ verificationContext: context, journal, actions, ...common })
   const abort = new AbortController()
   const stopped = receiver.run(abort.signal)
@@ -380,7 +388,11 @@ function leaveBehind(command: Command, applying: boolean) {
     logger: createSilentLogger(),
     emit: (event: ActionStateEvent | TamperEvent) => void events.push(event),
   }
-  using journal = openJournal({ path: join(folder, 'journal.db'), ...common })
+  using journal = openJournal({
+    path: join(folder, 'journal.db'),
+    lost: (why) => losses.push(why),
+    ...common,
+  })
   // Not run: it admits and starts nothing, as if the agent had been killed at once.
   createReceiver({
     verificationContext: () => fleet.context,
@@ -453,4 +465,29 @@ test('a stop in the middle of an application leaves the command for the next sta
   await using agent = startAgent(actionsWith(second.action))
   await agent.receiver.idle()
   expect(statesOf(commandIdOf(command))).toEqual(['received', 'applied', 'probed', 'done'])
+})
+
+test('after the journal was lost, no approval from before is executed, live and in a new sequence or not', async () => {
+  const fake = fakeKill()
+  const earlier = kill(5)
+  {
+    await using agent = startAgent(actionsWith(fake.action))
+    agent.receiver.receive(earlier)
+    await agent.receiver.idle()
+  }
+  expect(fake.applied).toHaveLength(1)
+  writeFileSync(join(folder, 'journal.db'), 'not a database any more')
+  rmSync(join(folder, 'journal.db-wal'), { force: true })
+  events = []
+  await using agent = startAgent(actionsWith(fake.action))
+  expect(losses).toHaveLength(1)
+  agent.receiver.receive(earlier)
+  agent.receiver.receive(kill(6))
+  await agent.receiver.idle()
+  expect(fake.applied).toHaveLength(1)
+  expect(events.filter((event) => event['event.action'] === 'tamper')).toHaveLength(2)
+  nowMs += 1_000
+  agent.receiver.receive(kill(7))
+  await agent.receiver.idle()
+  expect(fake.applied).toHaveLength(2)
 })

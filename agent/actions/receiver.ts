@@ -82,7 +82,9 @@ export function createReceiver(options: ReceiverOptions): Receiver {
       }
       const nowMs = clock()
       const result = verifyCommand(message, { ...context, nowMs, highest: journal.highest() })
-      if (result.ok) admit(result.command, nowMs)
+      const forgotten = result.ok ? fromBeforeLoss(result.command) : null
+      if (forgotten) refuse(message, forgotten)
+      else if (result.ok) admit(result.command, nowMs)
       else if (result.failure.kind !== 'replay' || !repeated(message, { ...context, nowMs })) {
         refuse(message, result.failure)
       }
@@ -104,6 +106,14 @@ export function createReceiver(options: ReceiverOptions): Receiver {
     if (present?.intentHash !== result.command.intentHash) return false
     repeatSafely(result.command.commandId)
     return true
+  }
+
+  /** What a journal that was lost may have executed is not executed again, under whatever new sequence it comes. */
+  function fromBeforeLoss({ intent }: VerifiedCommand): VerificationFailure | null {
+    const afterMs = journal.signedAfterMs()
+    if (intent.notBefore > afterMs) return null
+    const reason = `this host lost its journal; commands allowed up to ${new Date(afterMs).toISOString()} must be asked for anew`
+    return { kind: 'replay', reason }
   }
 
   function admit(verified: VerifiedCommand, nowMs: number): void {
@@ -208,6 +218,7 @@ function toJournalled(
       live: verified.live,
     },
     receivedMs: nowMs,
+    notBeforeMs: intent.notBefore,
     // A live command is timed from its sending, so that a wrong clock on this host neither ends nor extends it.
     expiresMs: verified.live ? nowMs + (intent.expires - wrapper.issued) : intent.expires,
   }

@@ -30,6 +30,18 @@ export function agentStopped(reason: string, nowMs: number): EventOf<'agent-stop
   }
 }
 
+/** Something touched the agent, its start or its data. */
+export function tampered(reason: string, nowMs: number): EventOf<'tamper'> {
+  return {
+    '@timestamp': new Date(nowMs).toISOString(),
+    'event.kind': 'alert',
+    'event.category': 'host',
+    'event.type': 'info',
+    'event.action': 'tamper',
+    'event.reason': reason.slice(0, 1_024),
+  }
+}
+
 export function sensorChanged(
   change: { readonly name: string; readonly inForce: boolean; readonly reason: string },
   nowMs: number,
