@@ -88,7 +88,9 @@ function findNode() {
 /** Runs in the foreground: signals of the terminal reach the child by themselves, others are passed on. */
 function run(node, nodeArgs) {
   const path = `${dirname(node)}:${join(root, 'node_modules', '.bin')}:${process.env.PATH ?? ''}`
-  const child = spawn(node, ['--disable-warning=ExperimentalWarning', ...nodeArgs], {
+  // No signal opens an inspector: whoever may send one would run what he likes in the program.
+  const flags = ['--disable-warning=ExperimentalWarning', '--disable-sigusr1']
+  const child = spawn(node, [...flags, ...nodeArgs], {
     stdio: 'inherit',
     env: { ...process.env, PATH: path },
   })

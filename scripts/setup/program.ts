@@ -6,6 +6,9 @@ import { createInterface } from 'node:readline'
 
 export const ROOT = join(import.meta.dirname, '..', '..')
 
+/** A signal that opened an inspector would let its sender run what he likes in the program. */
+const NODE_FLAGS = ['--disable-warning=ExperimentalWarning', '--disable-sigusr1']
+
 export interface Program {
   readonly name: string
   readonly pid: number
@@ -37,12 +40,7 @@ export async function startProgram(options: StartOptions): Promise<{ program: Pr
   const log = openSync(options.logPath, 'a', 0o600)
   const child = spawn(
     process.execPath,
-    [
-      '--disable-warning=ExperimentalWarning',
-      ...(options.nodeArgs ?? []),
-      join(ROOT, options.script),
-      ...options.args,
-    ],
+    [...NODE_FLAGS, ...(options.nodeArgs ?? []), join(ROOT, options.script), ...options.args],
     { stdio: ['pipe', 'pipe', log], env: { ...process.env, ...options.environment }, detached: true },
   )
   closeSync(log)
@@ -116,14 +114,10 @@ export function runProgram(
   input = '',
 ): Promise<Ran> {
   return new Promise((resolve, reject) => {
-    const child = spawn(
-      process.execPath,
-      ['--disable-warning=ExperimentalWarning', join(ROOT, script), ...args],
-      {
-        env: { ...process.env, ...environment },
-        stdio: ['pipe', 'pipe', 'pipe'],
-      },
-    )
+    const child = spawn(process.execPath, [...NODE_FLAGS, join(ROOT, script), ...args], {
+      env: { ...process.env, ...environment },
+      stdio: ['pipe', 'pipe', 'pipe'],
+    })
     let stdout = ''
     let stderr = ''
     child.stdout.on('data', (chunk) => {
