@@ -4,14 +4,12 @@ import { Timestamp } from '../../shared/events/event.ts'
 import { ACTIONS, type ActionName, COMMAND_CLASSES, Leaf } from '../../shared/protocol/commands.ts'
 import { INTENT_BYTES_MAX } from '../../shared/protocol/limits.ts'
 import { Signature } from '../../shared/protocol/messages.ts'
+import { oneOf } from '../../shared/protocol/one-of.ts'
 
 const closed = { additionalProperties: false } as const
 const Text = (charactersMax = 1_024) => Type.String({ maxLength: charactersMax })
 const Id = Type.String({ pattern: '^[0-9a-f]{32}$' })
-/** A union of a mapped list alone has the type `never`. */
-const OneOf = <Word extends string>(words: readonly Word[]) =>
-  Type.Unsafe<Word>(Type.Union(words.map((word) => Type.Literal(word))))
-const ActionNameSchema = OneOf(Object.keys(ACTIONS) as ActionName[])
+const ActionNameSchema = oneOf(Object.keys(ACTIONS) as ActionName[])
 const Base64 = (bytesMax: number) =>
   Type.String({ maxLength: Math.ceil(bytesMax / 3) * 4, pattern: '^[A-Za-z0-9+/]*={0,2}$' })
 
@@ -44,7 +42,7 @@ export const FINAL_STATES: ReadonlySet<ActionState> = new Set<ActionState>([
 
 export const ActionStep = Type.Object(
   {
-    state: OneOf(ACTION_STATES),
+    state: oneOf(ACTION_STATES),
     at: Timestamp,
     /** Who or what brought it about: an operator's name, `controller`, or `agent`. */
     by: Text(128),
@@ -62,7 +60,7 @@ export const Action = Type.Object(
     id: Id,
     intentId: Id,
     action: ActionNameSchema,
-    class: OneOf(COMMAND_CLASSES),
+    class: oneOf(COMMAND_CLASSES),
     agentId: Id,
     hostName: Text(256),
     target: Leaf.properties.target,
@@ -70,7 +68,7 @@ export const Action = Type.Object(
     reason: Text(),
     incidentId: Type.Union([Text(32), Type.Null()]),
     requestedBy: Text(128),
-    state: OneOf(ACTION_STATES),
+    state: oneOf(ACTION_STATES),
     createdAt: Timestamp,
     expiresAt: Timestamp,
     steps: Type.Array(ActionStep, { maxItems: 64 }),

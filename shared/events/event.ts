@@ -5,6 +5,7 @@
  */
 import Type, { type Static, type TSchema } from 'typebox'
 import { COMMAND_LINE_CHARACTERS_MAX, PATH_CHARACTERS_MAX, TEXT_CHARACTERS_MAX } from '../protocol/limits.ts'
+import { oneOf } from '../protocol/one-of.ts'
 
 const Text = (charactersMax = TEXT_CHARACTERS_MAX) => Type.String({ maxLength: charactersMax })
 const Path = Type.String({ minLength: 1, maxLength: PATH_CHARACTERS_MAX })
@@ -12,11 +13,6 @@ const Count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 const Port = Type.Integer({ minimum: 0, maximum: 65_535 })
 const Address = Type.String({ minLength: 2, maxLength: 45, pattern: '^[0-9a-fA-F:.]+$' })
 const Sha256 = Type.String({ pattern: '^[0-9a-f]{64}$' })
-
-/** One of a list of words. `Type.Union` of a mapped list alone has the type `never`. */
-function oneOf<Word extends string>(words: readonly Word[]) {
-  return Type.Unsafe<Word>(Type.Union(words.map((word) => Type.Literal(word))))
-}
 
 /** `<agent 8 hex>.<boot 8 hex>.<pid>.<start ticks>`: readable, and never reused. */
 export const EntityId = Type.String({ pattern: '^[0-9a-f]{8}\\.[0-9a-f]{8}\\.[0-9]{1,10}\\.[0-9]{1,15}$' })

@@ -7,13 +7,11 @@
  */
 import Type, { type Static, type TSchema } from 'typebox'
 import { PATH_CHARACTERS_MAX, TARGETS_MAX } from './limits.ts'
+import { oneOf } from './one-of.ts'
 
 const closed = { additionalProperties: false } as const
 const Hex = (bytes: number) => Type.String({ pattern: `^[0-9a-f]{${bytes * 2}}$` })
 const Milliseconds = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
-/** One of a list of words. `Type.Union` of a mapped list alone has the type `never`. */
-const oneOf = <Word extends string>(words: readonly Word[]) =>
-  Type.Unsafe<Word>(Type.Union(words.map((word) => Type.Literal(word))))
 const Path = Type.String({ minLength: 1, maxLength: PATH_CHARACTERS_MAX, pattern: '^/' })
 
 /** R reads (the controller's signature is enough); C contains or releases (one operator); D destroys (two). */

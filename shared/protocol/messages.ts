@@ -14,14 +14,12 @@ import {
   PROOF_HASHES_MAX,
   SIGNATURES_MAX,
 } from './limits.ts'
+import { oneOf } from './one-of.ts'
 
 const closed = { additionalProperties: false } as const
 const Hex = (bytes: number) => Type.String({ pattern: `^[0-9a-f]{${bytes * 2}}$` })
 const Base64 = (bytesMax: number) =>
   Type.String({ maxLength: Math.ceil(bytesMax / 3) * 4, pattern: '^[A-Za-z0-9+/]*={0,2}$' })
-/** One of a list of words. `Type.Union` of a mapped list alone has the type `never`. */
-const oneOf = <Word extends string>(words: readonly Word[]) =>
-  Type.Unsafe<Word>(Type.Union(words.map((word) => Type.Literal(word))))
 const Sequence = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 const Text = (charactersMax = 256) => Type.String({ maxLength: charactersMax })
 const EventClassSchema = Type.Integer({ minimum: 0, maximum: 3 })
