@@ -10,8 +10,10 @@ export interface Finding {
   readonly hostName: string
   /** Which end found it. */
   readonly source: 'agent' | 'fleet'
-  /** By the host's clock. */
+  /** When it was found, by the host's clock. */
   readonly eventMs: number
+  /** When what was found happened, by the host's clock; never later than `eventMs`. */
+  readonly startedMs: number
   /** By the controller's clock, when it was on disk. */
   readonly receivedMs: number
   readonly engine: string
@@ -47,10 +49,13 @@ export function findingFromDetection(event: DetectionEvent, origin: Origin): Fin
   // The agent tells the whole ancestry; a detection made here from a plain event knows the parent at most.
   const ancestors = event['cordon.process.ancestors'] ?? (parent === undefined ? [] : [parent])
   const indicatorName = event['threat.indicator.name']
+  const eventMs = eventTimeMs(event, origin.receivedMs)
+  const sourceMs = Date.parse(event['event.start'] ?? '')
   return {
     ...origin,
     id: event['cordon.detection.id'],
-    eventMs: eventTimeMs(event, origin.receivedMs),
+    eventMs,
+    startedMs: Number.isFinite(sourceMs) ? Math.min(sourceMs, eventMs) : eventMs,
     engine: event['cordon.detection.engine'],
     severity: event['cordon.detection.severity'],
     ruleId: event['rule.id'],
@@ -75,13 +80,15 @@ export function findingFromDetection(event: DetectionEvent, origin: Origin): Fin
  * from the host and the reason, so the same complaint repeated is one detection.
  */
 export function findingFromTamper(event: EventOf<'tamper'>, origin: Origin): Finding {
+  const eventMs = eventTimeMs(event, origin.receivedMs)
   return {
     ...origin,
     id: createHash('sha256')
       .update(`tamper\0${origin.agentId}\0${event['event.reason']}`)
       .digest('hex')
       .slice(0, 32),
-    eventMs: eventTimeMs(event, origin.receivedMs),
+    eventMs,
+    startedMs: eventMs,
     engine: 'cordon',
     severity: 'high',
     ruleId: 'cordon.tamper',

@@ -61,6 +61,18 @@ test('a finding opens an incident that says what, where, when and how bad', () =
   expect(domain.changes).toEqual([{ kind: 'incident', id: 'INC-1' }])
 })
 
+test('an incident began when what was found happened, not when it was found', () => {
+  using domain = createTestDomain()
+  const take = (startedMs: number, eventMs: number) =>
+    domain.formation.take(processFinding(HOST_A, [50], 0, { startedMs, eventMs }))
+  take(NOW_MS - 3_000, NOW_MS)
+  expect(incident(domain)).toMatchObject({ startedAt: new Date(NOW_MS - 3_000).toISOString() })
+  take(NOW_MS - 2_000, NOW_MS + 10)
+  expect(incident(domain)).toMatchObject({ startedAt: new Date(NOW_MS - 3_000).toISOString() })
+  take(NOW_MS - 9_000, NOW_MS + 20)
+  expect(incident(domain)).toMatchObject({ startedAt: new Date(NOW_MS - 9_000).toISOString() })
+})
+
 test('the most severe and then the earliest detection names the incident and gives its severity', () => {
   using domain = createTestDomain()
   const take = (severity: Finding['severity'], eventMs: number, ruleName: string) =>

@@ -133,8 +133,9 @@ export async function forgetEndedIncidents(
 }
 
 function effectOf(number: number, finding: Finding) {
-  const { eventMs, receivedMs } = finding
-  return { number, severity: severityRank(finding.severity), eventMs, receivedMs, title: titleOf(finding) }
+  const { startedMs, eventMs, receivedMs } = finding
+  const severity = severityRank(finding.severity)
+  return { number, severity, startedMs, eventMs, receivedMs, title: titleOf(finding) }
 }
 
 function rowOf(finding: Finding, incident: number, because: string): DetectionRow {

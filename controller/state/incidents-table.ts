@@ -34,6 +34,8 @@ interface IncidentHost {
 interface DetectionEffect {
   readonly number: number
   readonly severity: number
+  /** When what was found happened, and when it was found. */
+  readonly startedMs: number
   readonly eventMs: number
   readonly receivedMs: number
   /** Takes effect when this detection leads: it is more severe, or as severe and earlier. */
@@ -69,7 +71,7 @@ export function createIncidentsTable(db: Sqlite): IncidentsTable {
   const open = db.prepare<DetectionEffect>(
     `INSERT INTO incident (number, title, status, severity, started_ms, detected_ms, opened_ms, updated_ms,
        last_detection_ms, detection_count, leading_severity, leading_ms)
-     VALUES (@number, @title, 'open', @severity, @eventMs, @eventMs, @receivedMs, @receivedMs,
+     VALUES (@number, @title, 'open', @severity, @startedMs, @eventMs, @receivedMs, @receivedMs,
        @receivedMs, 1, @severity, @eventMs)`,
   )
   const leads = '(@severity > leading_severity OR (@severity = leading_severity AND @eventMs < leading_ms))'
@@ -79,7 +81,7 @@ export function createIncidentsTable(db: Sqlite): IncidentsTable {
        leading_severity = CASE WHEN ${leads} THEN @severity ELSE leading_severity END,
        leading_ms = CASE WHEN ${leads} THEN @eventMs ELSE leading_ms END,
        severity = max(severity, @severity),
-       started_ms = min(started_ms, @eventMs),
+       started_ms = min(started_ms, @startedMs),
        detected_ms = min(detected_ms, @eventMs),
        updated_ms = max(updated_ms, @receivedMs),
        last_detection_ms = max(last_detection_ms, @receivedMs),

@@ -63,6 +63,8 @@ test('a detection is a canonical event with the actor and the facts of what it w
     'process.working_directory': '/tmp',
     'file.hash.sha256': 'ab'.repeat(32),
     'cordon.detection.event_action': 'exec',
+    '@timestamp': parts.timestamp,
+    'event.start': exec['@timestamp'],
     'cordon.process.session_ancestors': 32,
     'threat.technique.id': ['T1105'],
     'cordon.bytes': { 'process.executable': 'AAAA' },

@@ -127,6 +127,7 @@ export function buildDetection(parts: DetectionParts): DetectionEvent {
     'event.category': 'threat',
     'event.type': 'indicator',
     'event.action': 'detection',
+    'event.start': source['@timestamp'],
     'cordon.detection.id': id,
     'cordon.detection.engine': finding.engine,
     'cordon.detection.severity': finding.severity,

@@ -165,6 +165,8 @@ const Detection = Type.Object(
   {
     ...common,
     ...ecs('alert', 'threat', 'indicator', 'detection'),
+    /** When the observed event happened; `@timestamp` is when the finding was made. */
+    'event.start': Type.Optional(Timestamp),
     'cordon.detection.id': Type.String({ pattern: '^[0-9a-f]{32}$' }),
     'cordon.detection.engine': Type.Union([Type.Literal('yara'), Type.Literal('ioc'), Type.Literal('sigma')]),
     'cordon.detection.severity': SeveritySchema,

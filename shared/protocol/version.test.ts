@@ -13,7 +13,7 @@ import { PROTOCOL_HISTORY, PROTOCOL_VERSION } from './version.ts'
 
 /** What each version looked like on the wire: SHA-256 over every schema that an agent and a controller share. */
 const FINGERPRINTS: Readonly<Record<number, string>> = {
-  1: '88f13f82b32a56823f6a07f717cfd33a2cb5527a32065bab85c6cfd9bb61e527',
+  1: 'f18f88e88f9269d1b45fbaa2af986d8d9b53cd772a6ca1f1070ba29caaed789d',
 }
 
 function schemaFingerprint(): string {

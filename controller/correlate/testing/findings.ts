@@ -21,6 +21,7 @@ export function findingOn(agentId: string, overrides: Partial<Finding> = {}): Fi
     hostName: `host-${agentId.slice(0, 1)}`,
     source: 'agent',
     eventMs: NOW_MS,
+    startedMs: overrides.eventMs ?? NOW_MS,
     receivedMs: NOW_MS + 50,
     engine: 'yara',
     severity: 'high',
