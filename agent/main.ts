@@ -133,6 +133,8 @@ function stopSignal(withStdin: boolean): AbortSignal {
   if (withStdin) {
     process.stdin.resume()
     process.stdin.once('close', () => stop.abort())
+    // An open standard input keeps a program alive whose work is over.
+    stop.signal.addEventListener('abort', () => process.stdin.destroy())
   }
   return stop.signal
 }
