@@ -60,7 +60,7 @@ export interface ProcessTable {
 const KEEP_EXITED_MS = 10_000
 const ENTRIES_MAX = 65_536
 /** Depth of ancestry that is followed: a chain of parents is longer only when something is wrong. */
-export const ANCESTORS_MAX = 32
+const ANCESTORS_MAX = 32
 const DESCENDANTS_MAX = 4_096
 
 export function createProcessTable(options: ProcessTableOptions): ProcessTable {

@@ -10,7 +10,7 @@ import { type Program, runProgram, startProgram } from './program.ts'
 
 export const CONTROLLER = 'controller/main.ts'
 export const AGENT = 'agent/main.ts'
-export const CLI = 'controller/cli/cordon.ts'
+const CLI = 'controller/cli/cordon.ts'
 
 export interface Folders {
   readonly controller: string

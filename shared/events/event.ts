@@ -248,7 +248,7 @@ const Tamper = Type.Object(
 )
 
 /** The states a command reaches on the agent. The controller's own states are in dispatch. */
-export const AGENT_COMMAND_STATES = [
+const AGENT_COMMAND_STATES = [
   'received',
   'applied',
   'probed',

@@ -50,7 +50,7 @@ export const FileTarget = Type.Object(
 )
 
 /** A place to look at; nothing is changed. */
-export const PathTarget = Type.Object({ kind: Type.Literal('path'), path: Path }, closed)
+const PathTarget = Type.Object({ kind: Type.Literal('path'), path: Path }, closed)
 
 export type ProcessTarget = Static<typeof ProcessTarget>
 export type FileTarget = Static<typeof FileTarget>

@@ -24,8 +24,8 @@ const Sequence = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 const Text = (charactersMax = 256) => Type.String({ maxLength: charactersMax })
 const EventClassSchema = Type.Integer({ minimum: 0, maximum: 3 })
 
-export const StreamId = Hex(16)
-export const CommandId = Hex(16)
+const StreamId = Hex(16)
+const CommandId = Hex(16)
 
 /** An Ed25519 signature and the key that made it; the key id is the SHA-256 of the raw public key. */
 export const Signature = Type.Object({ keyId: Hex(32), signature: Hex(64) }, closed)
@@ -48,7 +48,7 @@ export const Inventory = Type.Object(
 export type Inventory = Static<typeof Inventory>
 
 /** First message of an agent; nothing else is accepted before it. */
-export const Hello = Type.Object(
+const Hello = Type.Object(
   {
     kind: Type.Literal('hello'),
     protocolVersion: Type.Integer({ minimum: 1, maximum: 65_535 }),
@@ -85,7 +85,7 @@ export const SensorStatus = Type.Object(
 export type SensorStatus = Static<typeof SensorStatus>
 
 /** Health, each minute and on change; `cordon-agent status` shows the same. */
-export const Status = Type.Object(
+const Status = Type.Object(
   {
     kind: Type.Literal('status'),
     sensors: Type.Array(SensorStatus, { maxItems: 16 }),
@@ -102,13 +102,13 @@ export const Status = Type.Object(
   closed,
 )
 
-export const RenewalRequest = Type.Object(
+const RenewalRequest = Type.Object(
   { kind: Type.Literal('renewalRequest'), csrPem: Text(CSR_BYTES_MAX) },
   closed,
 )
 
 /** The agent keeps a keyset only when its version is higher than the one it has and the root signed it. */
-export const KeysetRequest = Type.Object({ kind: Type.Literal('keysetRequest') }, closed)
+const KeysetRequest = Type.Object({ kind: Type.Literal('keysetRequest') }, closed)
 
 /** Header of the binary frame: `[u16 big-endian header length][header JSON][zstd payload]`. */
 export const BatchHeader = Type.Object(
@@ -128,7 +128,7 @@ export const BatchHeader = Type.Object(
 )
 export type BatchHeader = Static<typeof BatchHeader>
 
-export const Welcome = Type.Object(
+const Welcome = Type.Object(
   {
     kind: Type.Literal('welcome'),
     protocolVersion: Type.Integer({ minimum: 1, maximum: 65_535 }),
@@ -145,14 +145,14 @@ export const Welcome = Type.Object(
 )
 
 /** Everything of this stream and class up to `sequence` is committed to disk. Returns one credit. */
-export const Acknowledgement = Type.Object(
+const Acknowledgement = Type.Object(
   { kind: Type.Literal('acknowledgement'), streamId: StreamId, class: EventClassSchema, sequence: Sequence },
   closed,
 )
 
-export const BATCH_REFUSALS = ['malformed', 'gap', 'hashMismatch', 'invalidEvent', 'storeFailed'] as const
+const BATCH_REFUSALS = ['malformed', 'gap', 'hashMismatch', 'invalidEvent', 'storeFailed'] as const
 /** The batch was not stored. Returns one credit; the agent sends it again, at most three times. */
-export const BatchRefused = Type.Object(
+const BatchRefused = Type.Object(
   {
     kind: Type.Literal('batchRefused'),
     streamId: StreamId,
@@ -187,22 +187,19 @@ export const Command = Type.Object(
 export type Command = Static<typeof Command>
 
 /** The agent drops a command that it has not applied yet; it answers with the command's state. */
-export const CancelCommand = Type.Object(
-  { kind: Type.Literal('cancelCommand'), commandId: CommandId },
-  closed,
-)
+const CancelCommand = Type.Object({ kind: Type.Literal('cancelCommand'), commandId: CommandId }, closed)
 
-export const KeysetMessage = Type.Object(
+const KeysetMessage = Type.Object(
   { kind: Type.Literal('keyset'), keyset: Base64(KEYSET_BYTES_MAX), rootSignature: Base64(1024) },
   closed,
 )
 
-export const RenewedCertificate = Type.Object(
+const RenewedCertificate = Type.Object(
   { kind: Type.Literal('renewedCertificate'), certificateChainPem: Text(32 * 1024) },
   closed,
 )
 
-export const GOODBYE_CODES = [
+const GOODBYE_CODES = [
   'protocolVersion',
   'revoked',
   'malformed',
@@ -212,7 +209,7 @@ export const GOODBYE_CODES = [
   'shutdown',
 ] as const
 /** Last message before the controller closes. */
-export const Goodbye = Type.Object(
+const Goodbye = Type.Object(
   {
     kind: Type.Literal('goodbye'),
     code: oneOf(GOODBYE_CODES),

@@ -3,7 +3,7 @@ import type { EventQuery } from '../event-store.ts'
 import { isCursor } from './event-file.ts'
 
 /** Result rows of one query, at most. */
-export const QUERY_LIMIT_MAX = 10_000
+const QUERY_LIMIT_MAX = 10_000
 const CONTAINS_CHARACTERS_MAX = 1_024
 
 /** What the file says of itself, for leaving it out and for choosing an index. */
