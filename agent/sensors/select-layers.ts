@@ -74,6 +74,7 @@ export function selectLayers(options: SelectOptions): SelectedLayers {
           listMountPoints,
           clock,
           excludedPids: ownPids,
+          beforeHandingUp: () => ebpf?.drainNow(),
         })
         return fanotify
       },

@@ -33,6 +33,11 @@ export interface EbpfSensorOptions {
 export interface EbpfSensor extends Sensor {
   /** Leaves out what this process does until it exits; no more than 256 at a time. */
   excludeProcess(process: ProcessKey): void
+  /**
+   * Hands up now what happened so far: for a layer whose records are joined to processes, which would otherwise
+   * meet the image that a process had before its exec. Does nothing while the sensor does not run.
+   */
+  drainNow(): void
 }
 
 /** The programs are attached by the time that `run` returns its promise, which rejects when they cannot be. */
@@ -40,9 +45,17 @@ export function createEbpfSensor(options: EbpfSensorOptions): EbpfSensor {
   const { native, drainIntervalMs = 25, ringBytes = ringBytesDefault, excluded = [] } = options
   const waiting: ProcessKey[] = [...excluded]
   let running: ProgramsHandle | undefined
+  let drain: ReturnType<typeof createDrain> | undefined
 
   return {
     name,
+    drainNow() {
+      try {
+        drain?.fetch()
+      } catch {
+        // The sensor's own clockwork meets the same failure, and ends by it.
+      }
+    },
     excludeProcess(process) {
       if (running === undefined) waiting.push(process)
       else native.bpfExclude(running, process.pid, process.startTicks)
@@ -52,11 +65,13 @@ export function createEbpfSensor(options: EbpfSensorOptions): EbpfSensor {
       running = handle
       try {
         for (const process of waiting.splice(0)) native.bpfExclude(handle, process.pid, process.startTicks)
-        const drain = createDrain(options, handle, sink)
-        await drainEvery(drainIntervalMs, signal, drain.step)
-        drain.finish()
+        const started = createDrain(options, handle, sink)
+        drain = started
+        await drainEvery(drainIntervalMs, signal, started.step)
+        started.finish()
       } finally {
         running = undefined
+        drain = undefined
         native.bpfClose(handle)
       }
     },
@@ -81,7 +96,7 @@ function createDrain(options: EbpfSensorOptions, handle: ProgramsHandle, sink: R
     records = []
     sink(batch)
   }
-  const step = () => {
+  const fetch = () => {
     const nowNs = monotonicNs()
     const wallOffsetMs = clock() - nowNs / 1_000_000
     for (let round = 0; round < roundsMax; round++) {
@@ -93,11 +108,16 @@ function createDrain(options: EbpfSensorOptions, handle: ProgramsHandle, sink: R
       handUp()
       if (length < buffer.length - recordBytesMax) break
     }
+    return nowNs
+  }
+  const step = () => {
+    const nowNs = fetch()
     connections.tellOverdue(nowNs)
     readLosses(nowNs, clock(), add)
     handUp()
   }
   return {
+    fetch,
     step,
     finish() {
       step()

@@ -13,6 +13,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { loadBuiltAddon } from '../../native/testing/compile.ts'
+import { createEbpfSensor } from '../ebpf/ebpf-sensor.ts'
 import type { FileRecord, SensorRecord } from '../records.ts'
 import { createFanotifySensor } from './fanotify-sensor.ts'
 
@@ -83,6 +84,33 @@ describe.skipIf(!asRoot)('the fanotify sensor, on a file system of its own', () 
     await ended
     return files()
   }
+
+  test('the program that wrote a file is known before the file is told, however seldom processes are fetched', async () => {
+    stop.abort()
+    await ended
+    stop = new AbortController()
+    records = []
+    const sink = (batch: readonly SensorRecord[]) => {
+      records.push(...batch)
+    }
+    const processes = createEbpfSensor({ native, drainIntervalMs: 3_600_000 })
+    const sensor = createFanotifySensor({
+      native,
+      listMountPoints: () => [mountPoint],
+      drainIntervalMs: 5,
+      beforeHandingUp: processes.drainNow,
+    })
+    ended = Promise.all([processes.run(sink, stop.signal), sensor.run(sink, stop.signal)]).then(
+      () => undefined,
+    )
+    const { pid } = spawnSync('/bin/sh', ['-c', 'echo content > "$0"', at('told')])
+    await until(() => files().length > 0)
+    const order = records.flatMap((record) => {
+      if (record.kind === 'exec' && record.process.pid === pid) return ['exec']
+      return record.kind === 'file' && record.pid === pid ? ['file'] : []
+    })
+    expect(order).toEqual(['exec', 'file'])
+  })
 
   test('a file that one process creates, writes and closes is one creation with its content complete', async () => {
     writeFileSync(at('new'), 'content')

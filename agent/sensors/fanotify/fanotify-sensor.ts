@@ -23,6 +23,11 @@ export interface FanotifySensorOptions {
   readonly rescanIntervalMs?: number
   /** Processes whose file events are left out, such as the agent's own. It may change at any time. */
   readonly excludedPids?: { has(pid: number): boolean }
+  /**
+   * Called when there are events, before they are handed up: what the process layer has seen by then happened
+   * before them, and must be known when they are joined to their processes.
+   */
+  readonly beforeHandingUp?: () => void
   /** Wall clock in milliseconds. */
   readonly clock?: () => number
 }
@@ -113,7 +118,7 @@ function createMarks(native: NativeAddon) {
 }
 
 function createDrain(options: FanotifySensorOptions, handle: GroupHandle, sink: RecordSink) {
-  const { native, clock = Date.now, excludedPids } = options
+  const { native, clock = Date.now, excludedPids, beforeHandingUp = () => undefined } = options
   const buffer = Buffer.allocUnsafeSlow(drainBufferBytes)
   const isExcluded = (pid: number) => excludedPids?.has(pid) ?? false
   let records: SensorRecord[] = []
@@ -138,6 +143,7 @@ function createDrain(options: FanotifySensorOptions, handle: GroupHandle, sink: 
     for (let round = 0; round < roundsMax; round++) {
       const length = native.fanotifyDrain(handle, buffer)
       if (length === 0) break
+      beforeHandingUp()
       const summary = decodeFileEvents(buffer, length, { timestampMs, isExcluded, add })
       withoutPath += summary.withoutPath
       if (summary.overflowed) add({ kind: 'loss', timestampMs, source: name, count: null })
