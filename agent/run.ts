@@ -1,12 +1,13 @@
 /** The agent, joined: the one place where its rooms meet. `main.ts` is its command line. */
 import { mkdirSync, realpathSync, statfsSync } from 'node:fs'
 import { join } from 'node:path'
-import type { CordonEvent } from '../shared/events/event.ts'
+import type { CordonEvent, EventOf } from '../shared/events/event.ts'
 import { compileIndicators } from '../shared/ioc/matcher.ts'
 import { readContent, shippedContentFolder } from '../shared/node/content.ts'
 import type { Logger } from '../shared/node/logger.ts'
 import { aborted, pause, runEvery, runTogether } from '../shared/node/loop.ts'
 import type { Inventory } from '../shared/protocol/messages.ts'
+import { createAlerts } from './actions/alerts.ts'
 import { createInterlock } from './actions/interlock.ts'
 import { openJournal } from './actions/journal.ts'
 import { createKillAction } from './actions/kill.ts'
@@ -143,7 +144,10 @@ export async function runAgent(
 
   using journal = openJournal({
     path: join(stateFolder, 'journal.db'),
-    emit,
+    emit(event) {
+      emit(event)
+      if (changedTheHost(event)) detection.forgetTold()
+    },
     clock,
     logger,
     lost: tellTampering,
@@ -194,6 +198,7 @@ export async function runAgent(
     logger,
   })
 
+  const keysetAlerts = createAlerts(emit, clock)
   const inventory: Inventory = await collectInventory()
   const gatewayUrl = settings.gatewayUrl ?? identity.gatewayUrl
   const uplink = createUplink({
@@ -212,7 +217,11 @@ export async function runAgent(
       onCancel: (commandId) => receiver.cancel(commandId),
       onKeyset({ keyset, rootSignature }) {
         const saved = identity.saveKeyset({ keyset, rootSignature })
-        if (!saved.ok) logger.warn({ failure: saved.failure }, 'a keyset was refused')
+        if (saved.ok) return
+        const { kind, reason } = saved.failure
+        logger.warn({ kind, reason }, 'a keyset was refused')
+        // The one in force may come twice, by itself and as asked for: that is no attack.
+        if (kind !== 'version') keysetAlerts.raise(`a keyset was refused: ${kind}: ${reason}`)
       },
       onRenewedCertificate(certificateChainPem) {
         const finished = identity.finishRenewal(certificateChainPem)
@@ -341,6 +350,12 @@ export async function runAgent(
       scanner.status().state === 'ready' && sensors.status().filter((sensor) => sensor.inForce).length >= 2
     )
   }
+}
+
+/** An action took hold of something: what is found again from now on was not ended by it. */
+function changedTheHost(event: EventOf<'action-state'>): boolean {
+  const state = event['cordon.command.state']
+  return event['cordon.command.action'] !== 'scanPath' && (state === 'applied' || state === 'done')
 }
 
 function openOrFail(stateFolder: string): Identity {

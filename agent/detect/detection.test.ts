@@ -175,6 +175,17 @@ test('a detection is told once for each rule, content and process, and again aft
   ).toEqual(first)
 })
 
+test('after containment what is found again is told again, under the same id', async () => {
+  const path = file('back', eicar())
+  await written(path)
+  const first = detections().map((event) => event['cordon.detection.id'])
+  detection.forgetTold()
+  rmSync(path)
+  file('back', eicar())
+  await written(path)
+  expect(detections().map((event) => event['cordon.detection.id'])).toEqual([...first, ...first])
+})
+
 test('a content is told as examined once for each path, and again when it changes', async () => {
   const path = file('notes.txt', 'one')
   await written(path)

@@ -44,6 +44,8 @@ export interface Detection {
   handle(observation: Observation): void
   /** What a file that was read on demand holds: emits like `handle`, without a process. */
   handleAsked(content: Content, outcome: ScanOutcome): readonly Finding[]
+  /** From now on what was told is told again: after containment, a finding says that it did not hold. */
+  forgetTold(): void
   status(): DetectionStatus
 }
 
@@ -63,7 +65,7 @@ export function createDetection(options: DetectionOptions): Detection {
   const { matcher, scanner, clock } = options
   const repeatAfterMs = options.repeatAfterMs ?? REPEAT_AFTER_MS
   /** When each detection was told last, by its id. */
-  const told = createLru<number>(REMEMBERED_MAX)
+  let told = createLru<number>(REMEMBERED_MAX)
   /** Contents that were told at a path. */
   const examinedAt = createLru<true>(REMEMBERED_MAX)
   /** Indicators of the hashes of a content. Most contents are run again and again, and have none. */
@@ -151,6 +153,9 @@ export function createDetection(options: DetectionOptions): Detection {
     },
     handleAsked(content, outcome) {
       return contentRead(null, content, outcome, NONE_KNOWN)
+    },
+    forgetTold() {
+      told = createLru(REMEMBERED_MAX)
     },
     status: () => ({ detections, repeated }),
   }
