@@ -9,7 +9,13 @@ export type Logger = Pick<PinoLogger, 'debug' | 'info' | 'warn' | 'error'> & {
 /** Writes JSON lines to file descriptor 2, synchronously: a crash loses no line. */
 export function createLogger(program: string, level: LogLevel): Logger {
   return pino(
-    { level, base: { program, pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime },
+    {
+      level,
+      base: { program, pid: process.pid },
+      timestamp: pino.stdTimeFunctions.isoTime,
+      // Under any other name than `err`, pino would write an error as an empty object.
+      serializers: { error: pino.stdSerializers.err },
+    },
     pino.destination({ fd: 2, sync: true }),
   )
 }
