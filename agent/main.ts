@@ -3,7 +3,7 @@
  * `cordon-agent`: what is typed on a host. Each command loads what it needs when it runs: the scanner child is
  * this program too, and must stay small.
  */
-import { existsSync, mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { Command, CommanderError } from 'commander'
 import { loadSettings } from '../shared/node/settings.ts'
@@ -34,8 +34,10 @@ program
   .command('enroll')
   .description('Makes a key on this host and has the controller certify it.')
   .argument('<url>', 'enrolment address of the controller, https://HOST:PORT')
-  .argument('<token>', 'one-time token, from `cordon host enroll-token`')
-  .action(async (url: string, token: string) => {
+  .argument('<token>', 'one-time token, from `cordon host enroll-token`; `-` reads it from standard input')
+  .action(async (url: string, given: string) => {
+    // A command line can be read by every user of the host, and is told to controllers.
+    const token = given === '-' ? readFileSync(0, 'utf8').trim() : given
     const { stateFolder } = settings()
     mkdirSync(stateFolder, { recursive: true, mode: 0o700 })
     const { collectInventory } = await import('./health/inventory.ts')
@@ -140,6 +142,8 @@ function stopSignal(withStdin: boolean): AbortSignal {
 }
 
 async function main(): Promise<number> {
+  // Whatever is made without a mode of its own, sockets too, is for its owner alone.
+  process.umask(0o077)
   const platform = selectPlatform()
   if (!platform.ok) {
     process.stderr.write(`cordon-agent: ${platform.reason}\n`)

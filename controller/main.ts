@@ -147,6 +147,8 @@ function stopSignal(withStdin: boolean): AbortSignal {
 }
 
 async function main(): Promise<number> {
+  // Whatever is made without a mode of its own is for its owner alone.
+  process.umask(0o077)
   try {
     await program.parseAsync()
     return 0

@@ -132,7 +132,7 @@ export function writeIdentity(
     readonly certificateChainPem: string
   },
 ): void {
-  writeFileDurably(pathOf.root(folder), identity.rootPem, 0o644)
+  writeFileDurably(pathOf.root(folder), identity.rootPem, 0o600)
   writeKeyset(folder, identity.keyset)
   writeCredentials(folder, identity.keyPem, identity.certificateChainPem)
   writeFileDurably(pathOf.identity(folder), JSON.stringify(identity.file), 0o600)

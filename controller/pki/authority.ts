@@ -108,9 +108,9 @@ export async function createAuthority(
   })
   const keys: OnlineKeys = { ...(await issueIssuers(root, nowMs)), commandKey: generateSigningKey() }
   await writeOnlineKeys(folder, keys, options.passphrase, scryptCost)
-  writeFileDurably(join(folder, 'root.pem'), root.certificate.toString(), 0o644)
+  writeFileDurably(join(folder, 'root.pem'), root.certificate.toString(), 0o600)
   writeKeysetFile(folder, root.signKeyset(firstKeyset(fleet, nowMs, keys.commandKey, options)))
-  writeFileDurably(join(folder, 'authority.json'), JSON.stringify({ v: 1, fleet }), 0o644)
+  writeFileDurably(join(folder, 'authority.json'), JSON.stringify({ v: 1, fleet }), 0o600)
   return { ok: true, value: authorityOf(fleet, root.certificate, keys, clock) }
 }
 

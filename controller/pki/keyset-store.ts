@@ -60,7 +60,7 @@ export function openKeysetStore(
 }
 
 export function writeKeysetFile(folder: string, { keyset, rootSignature }: SignedKeyset): void {
-  writeFileDurably(pathIn(folder), JSON.stringify({ keyset, rootSignature }), 0o644)
+  writeFileDurably(pathIn(folder), JSON.stringify({ keyset, rootSignature }), 0o600)
 }
 
 function readKeysetFile(folder: string): SignedKeyset | undefined {

@@ -62,7 +62,7 @@ export async function createRoot(options: RootOptions): Promise<Root> {
     passphrase: options.passphrase,
     scryptCost: options.scryptCost,
   })
-  writeFileDurably(certificatePath(options.folder), certificate.toString(), 0o644)
+  writeFileDurably(certificatePath(options.folder), certificate.toString(), 0o600)
   return rootOf(certificate, key, options.issuerKeyBits)
 }
 

@@ -108,7 +108,7 @@ async function choosePorts(path: string): Promise<Ports> {
     gateway: await findPort(before.gateway, '127.0.0.1'),
     enrolment: await findPort(before.enrolment, '127.0.0.1'),
   }
-  writeFileSync(path, JSON.stringify(ports))
+  writeFileSync(path, JSON.stringify(ports), { mode: 0o600 })
   return ports
 }
 
@@ -198,7 +198,7 @@ export async function startAgent(
     const token = await runProgram(CONTROLLER, ['token'], controllerEnvironment(folders, ports, options))
     if (token.code !== 0) throw new Error(`cordon-controller token failed:\n${token.stderr}`)
     const url = `https://127.0.0.1:${ports.enrolment}`
-    const enrolled = await runProgram(AGENT, ['enroll', url, token.stdout.trim()], agentEnvironment)
+    const enrolled = await runProgram(AGENT, ['enroll', url, '-'], agentEnvironment, token.stdout)
     if (enrolled.code !== 0) throw new Error(`cordon-agent enroll failed:\n${enrolled.stderr}`)
     options.say(enrolled.stdout.trim())
   }

@@ -1,6 +1,15 @@
 /** Files that are either the old or the new content after a power cut, never half of one. */
 import { randomBytes } from 'node:crypto'
-import { closeSync, constants, fsyncSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  fchmodSync,
+  fsyncSync,
+  openSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname } from 'node:path'
 
 /** Writes beside the target, fsyncs, renames over it and fsyncs the folder. `mode` is exact whatever the umask. */
@@ -10,6 +19,7 @@ export function writeFileDurably(path: string, content: string | Uint8Array, mod
   const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW
   const descriptor = openSync(temporary, flags, mode)
   try {
+    fchmodSync(descriptor, mode)
     writeFileSync(descriptor, content)
     fsyncSync(descriptor)
   } catch (error) {

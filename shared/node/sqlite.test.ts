@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -47,4 +47,20 @@ test('commits are on disk when they return', () => {
   expect(db.pragma('journal_mode', { simple: true })).toBe('wal')
   expect(db.pragma('synchronous', { simple: true })).toBe(2)
   db.close()
+})
+
+test('a database and what SQLite puts beside it are for their owner alone, also one that was open to others', () => {
+  const path = join(folder, 'e.db')
+  const modes = () => readdirSync(folder).map((name) => [name, statSync(join(folder, name)).mode & 0o777])
+  const write = () => {
+    const db = openSqlite({ path, migrations: ['CREATE TABLE note (id INTEGER) STRICT'] })
+    db.prepare('INSERT INTO note VALUES (1)').run()
+    const found = modes()
+    db.close()
+    return found
+  }
+  const expected = ['e.db', 'e.db-shm', 'e.db-wal'].map((name) => [name, 0o600])
+  expect(write()).toEqual(expected)
+  chmodSync(path, 0o664)
+  expect(write()).toEqual(expected)
 })

@@ -1,4 +1,5 @@
 /** Opens SQLite databases the one way Cordon uses them: WAL, every commit on disk, migrations that only append. */
+import { chmodSync, closeSync, openSync, statSync } from 'node:fs'
 import Database from 'better-sqlite3'
 
 export type Sqlite = Database.Database
@@ -12,8 +13,12 @@ export interface OpenOptions {
   readonly nativeBinding?: string
 }
 
-/** Opens the database and brings its schema up to date. Throws when it was written by a newer program. */
+/**
+ * Opens the database and brings its schema up to date. The file, and those that SQLite puts beside it, are for
+ * their owner alone. Throws when it was written by a newer program.
+ */
 export function openSqlite(options: OpenOptions): Sqlite {
+  if (!options.readonly) keepPrivate(options.path)
   const db = new Database(options.path, {
     readonly: options.readonly ?? false,
     ...(options.nativeBinding === undefined ? {} : { nativeBinding: options.nativeBinding }),
@@ -32,6 +37,21 @@ export function openSqlite(options: OpenOptions): Sqlite {
   } catch (error) {
     db.close()
     throw error
+  }
+}
+
+/** SQLite makes its other files with the mode of the database, so the mode must be right before it opens it. */
+function keepPrivate(path: string): void {
+  try {
+    closeSync(openSync(path, 'wx', 0o600))
+  } catch (error) {
+    // Any other error is SQLite's to tell.
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') return
+    // By its path: to open and close a file that this process has open would end the locks that it holds on it.
+    const file = statSync(path, { throwIfNoEntry: false })
+    if (file && (file.mode & 0o077) !== 0 && file.uid === process.geteuid?.()) {
+      chmodSync(path, file.mode & 0o700)
+    }
   }
 }
 
