@@ -112,6 +112,8 @@ test('system errors carry code, errno and the call, and wrong arguments are type
   expect(() => native.receiveDescriptor(-1, Buffer.alloc(1), 0)).toThrow(TypeError)
   expect(() => native.enterSandbox({ userId: 0, groupId: 1, openFilesMax: 1 })).toThrow(TypeError)
   expect(() => native.enterSandbox(null as never)).toThrow(TypeError)
+  const wrong = { userId: 1, groupId: 1, openFilesMax: 1, refusePaths: 'yes' } as never
+  expect(() => native.enterSandbox(wrong)).toThrow(TypeError)
   expect(() => native.fanotifyDrain({} as never, Buffer.alloc(65_536))).toThrow('handle')
 })
 

@@ -110,31 +110,32 @@ bool read_path(napi_env env, napi_value value, const char *name, char *result, s
   return true;
 }
 
-bool read_optional_uint64(napi_env env, napi_value object, const char *name, bool *present, uint64_t *result) {
-  napi_value value;
+static bool read_optional(napi_env env, napi_value object, const char *name, bool *present, napi_value *value) {
   napi_valuetype type;
 
   *present = false;
-  if (napi_get_named_property(env, object, name, &value) != napi_ok || napi_typeof(env, value, &type) != napi_ok)
+  if (napi_get_named_property(env, object, name, value) != napi_ok || napi_typeof(env, *value, &type) != napi_ok)
     return refuse(env, name, "readable");
-  if (type == napi_undefined)
-    return true;
-  *present = true;
-  return read_uint64(env, value, name, result);
+  *present = type != napi_undefined;
+  return true;
+}
+
+bool read_optional_uint64(napi_env env, napi_value object, const char *name, bool *present, uint64_t *result) {
+  napi_value value;
+
+  if (!read_optional(env, object, name, present, &value))
+    return false;
+  return !*present || read_uint64(env, value, name, result);
 }
 
 bool read_optional_bool(napi_env env, napi_value object, const char *name, bool *result) {
   napi_value value;
-  napi_valuetype type;
+  bool present;
 
   *result = false;
-  if (napi_get_named_property(env, object, name, &value) != napi_ok || napi_typeof(env, value, &type) != napi_ok)
-    return refuse(env, name, "readable");
-  if (type == napi_undefined)
-    return true;
-  if (napi_get_value_bool(env, value, result) != napi_ok)
-    return refuse(env, name, "a boolean");
-  return true;
+  if (!read_optional(env, object, name, &present, &value))
+    return false;
+  return !present || napi_get_value_bool(env, value, result) == napi_ok || refuse(env, name, "a boolean");
 }
 
 bool read_handle(napi_env env, napi_value value, const napi_type_tag *tag, void **result) {
