@@ -1,6 +1,6 @@
 /** Messages between the store on the main thread and its worker threads. */
 import type { EventClass } from '../../../shared/events/event.ts'
-import type { Cursor, EventQuery, StreamWatermark } from '../event-store.ts'
+import type { Cursor, EventQuery, StoredEvent, StreamWatermark } from '../event-store.ts'
 import type { FileHour } from './event-file.ts'
 
 /** A batch in the form that crosses threads cheaply: two buffers that are moved, and one JSON text. */
@@ -35,13 +35,7 @@ export type PackedResult =
   | { readonly kind: 'failed'; readonly message: string }
 
 /** A stored row as the reader finds it; the main thread parses the body. */
-export interface PackedRow {
-  readonly cursor: Cursor
-  readonly agentId: string
-  readonly streamId: string
-  readonly class: EventClass
-  readonly sequence: number
-  readonly receivedMs: number
+export interface PackedRow extends Omit<StoredEvent, 'event'> {
   readonly body: string
 }
 
