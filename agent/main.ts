@@ -7,6 +7,7 @@ import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { Command, CommanderError } from 'commander'
 import { loadSettings } from '../shared/node/settings.ts'
+import { stopSignal } from '../shared/node/stop-signal.ts'
 import { AGENT_SETTINGS, type AgentSettings } from './config/settings.ts'
 import { AgentError } from './error.ts'
 import { selectPlatform } from './platform/platform.ts'
@@ -128,18 +129,6 @@ program.command('scan-worker', { hidden: true }).action(async () => {
   const native = loadNative()
   process.exitCode = runScanWorker({ yara: loadYaraAddon(), native: native.ok ? native.native : null })
 })
-
-function stopSignal(withStdin: boolean): AbortSignal {
-  const stop = new AbortController()
-  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort())
-  if (withStdin) {
-    process.stdin.resume()
-    process.stdin.once('close', () => stop.abort())
-    // An open standard input keeps a program alive whose work is over.
-    stop.signal.addEventListener('abort', () => process.stdin.destroy())
-  }
-  return stop.signal
-}
 
 async function main(): Promise<number> {
   // Whatever is made without a mode of its own, sockets too, is for its owner alone.

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { createLogger } from '../shared/node/logger.ts'
 import { loadSettings } from '../shared/node/settings.ts'
+import { stopSignal } from '../shared/node/stop-signal.ts'
 import { addOperator, CeremonyError, initialise, parseOperator, paths } from './ceremony.ts'
 import { CONTROLLER_SETTINGS, type ControllerSettings } from './config/settings.ts'
 import { createLocalToken } from './local-token.ts'
@@ -134,16 +135,6 @@ function collect(value: string, before: string[]): string[] {
 
 function describe(error: { readonly kind: string; readonly reason?: string }): string {
   return error.reason ?? error.kind
-}
-
-function stopSignal(withStdin: boolean): AbortSignal {
-  const stop = new AbortController()
-  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort())
-  if (withStdin) {
-    process.stdin.resume()
-    process.stdin.once('close', () => stop.abort())
-  }
-  return stop.signal
 }
 
 async function main(): Promise<number> {
