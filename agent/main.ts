@@ -57,7 +57,16 @@ program
   .option('--stop-with-stdin', 'ends when standard input closes, for launchers')
   .action(async (options: { stopWithStdin?: boolean }) => {
     const given = settings()
+    const { holdStateFolder } = await import('../shared/node/state-lock.ts')
+    using held = holdStateFolder(given.stateFolder)
+    if (!held) {
+      throw new AgentError(
+        `an agent runs already with its state in ${given.stateFolder}: cordon-agent status tells of it`,
+      )
+    }
     const { createLogger } = await import('../shared/node/logger.ts')
+    const { runLight } = await import('./platform/light-runtime.ts')
+    runLight()
     const { runAgent } = await import('./run.ts')
     const logger = createLogger('cordon-agent', given.logLevel)
     await runAgent(given, logger, stopSignal(options.stopWithStdin ?? false), (facts) => {

@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { drainEvery } from './drain-timer.ts'
 
 test('it calls at once and again, until it is told to stop', async () => {
@@ -7,6 +7,7 @@ test('it calls at once and again, until it is told to stop', async () => {
   const ended = drainEvery(1, stop.signal, () => {
     calls++
     if (calls === 3) stop.abort()
+    return true
   })
   expect(calls).toBe(1)
   await ended
@@ -15,7 +16,10 @@ test('it calls at once and again, until it is told to stop', async () => {
 
 test('it does not begin when it is stopped already', async () => {
   let calls = 0
-  await drainEvery(1, AbortSignal.abort(), () => calls++)
+  await drainEvery(1, AbortSignal.abort(), () => {
+    calls++
+    return false
+  })
   expect(calls).toBe(0)
 })
 
@@ -24,7 +28,31 @@ test.each([1, 2])('an error in call %i ends it with that error', async (failing)
   const step = () => {
     calls++
     if (calls === failing) throw new Error('the kernel refused')
+    return false
   }
   await expect(drainEvery(1, new AbortController().signal, step)).rejects.toThrow('the kernel refused')
   expect(calls).toBe(failing)
+})
+
+test('a quiet source is looked at less often, and a busy one again as often as before', async () => {
+  vi.useFakeTimers()
+  try {
+    const stop = new AbortController()
+    const looks: number[] = []
+    let isBusy = false
+    const startedMs = Date.now()
+    const ended = drainEvery(25, stop.signal, () => {
+      looks.push(Date.now() - startedMs)
+      return isBusy
+    })
+    await vi.advanceTimersByTimeAsync(375)
+    expect(looks).toEqual([0, 25, 50, 75, 100, 125, 150, 175, 275, 375])
+    isBusy = true
+    await vi.advanceTimersByTimeAsync(150)
+    expect(looks.slice(10)).toEqual([475, 500, 525])
+    stop.abort()
+    await ended
+  } finally {
+    vi.useRealTimers()
+  }
 })

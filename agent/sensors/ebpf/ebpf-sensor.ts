@@ -99,22 +99,26 @@ function createDrain(options: EbpfSensorOptions, handle: ProgramsHandle, sink: R
   const fetch = () => {
     const nowNs = monotonicNs()
     const wallOffsetMs = clock() - nowNs / 1_000_000
+    let found = false
     for (let round = 0; round < roundsMax; round++) {
       const length = native.bpfDrain(handle, buffer)
       if (length === 0) break
+      found = true
       const decoded = decodeRecords(buffer, length, { wallOffsetMs, add, addConnection: connections.add })
       if (!decoded.whole)
         add({ kind: 'loss', timestampMs: clock(), source: `${name}:unreadable`, count: null })
       handUp()
       if (length < buffer.length - recordBytesMax) break
     }
-    return nowNs
+    return { nowNs, found }
   }
+  /** True when there was something to fetch. */
   const step = () => {
-    const nowNs = fetch()
+    const { nowNs, found } = fetch()
     connections.tellOverdue(nowNs)
     readLosses(nowNs, clock(), add)
     handUp()
+    return found
   }
   return {
     fetch,

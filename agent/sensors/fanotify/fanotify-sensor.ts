@@ -71,7 +71,7 @@ export function createFanotifySensor(options: FanotifySensorOptions): FanotifySe
         }
         await drainEvery(drainIntervalMs, signal, () => {
           rescanWhenDue()
-          drain.step()
+          return drain.step()
         })
         drain.finish()
       } finally {
@@ -138,11 +138,14 @@ function createDrain(options: FanotifySensorOptions, handle: GroupHandle, sink: 
     add({ kind: 'loss', timestampMs, source: `${name}:folder-gone`, count: withoutPath })
     withoutPath = 0
   }
+  /** True when there was something to fetch. */
   const step = () => {
     const timestampMs = clock()
+    let found = false
     for (let round = 0; round < roundsMax; round++) {
       const length = native.fanotifyDrain(handle, buffer)
       if (length === 0) break
+      found = true
       beforeHandingUp()
       const summary = decodeFileEvents(buffer, length, { timestampMs, isExcluded, add })
       withoutPath += summary.withoutPath
@@ -156,6 +159,7 @@ function createDrain(options: FanotifySensorOptions, handle: GroupHandle, sink: 
       reportWithoutPath(timestampMs)
     }
     handUp()
+    return found
   }
   return {
     step,
