@@ -65,8 +65,6 @@ program
       )
     }
     const { createLogger } = await import('../shared/node/logger.ts')
-    const { runLight } = await import('./platform/light-runtime.ts')
-    runLight()
     const { runAgent } = await import('./run.ts')
     const logger = createLogger('cordon-agent', given.logLevel)
     await runAgent(given, logger, stopSignal(options.stopWithStdin ?? false), (facts) => {
