@@ -10,11 +10,11 @@
  */
 import type { AgentCommandState, EventOf } from '../../shared/events/event.ts'
 import type { Logger } from '../../shared/node/logger.ts'
-import type { Sqlite } from '../../shared/node/sqlite.ts'
 import type { ActionName } from '../../shared/protocol/commands.ts'
 import { boundedProof, cut, type Proof } from './action.ts'
 import { openJournalFile } from './journal-file.ts'
-import { isNewer, NO_MARK, openReplayMark, type ReplayMark } from './replay-mark.ts'
+import { prepareJournal, toChange, toEvent, toOpenCommand } from './journal-rows.ts'
+import { isNewer, NO_MARK, openReplayMark } from './replay-mark.ts'
 
 const ENDED_MAX = 10_000
 
@@ -102,38 +102,13 @@ export interface Journal extends Disposable {
   latest(limit: number): readonly StateChange[]
 }
 
-interface CommandRow {
-  readonly command_id: string
-  readonly epoch: number
-  readonly sequence: number
-  readonly action: ActionName
-  readonly intent_hash: string
-  readonly target: string
-  readonly args: string
-  readonly facts: string
-  readonly received_ms: number
-  readonly expires_ms: number
-  readonly state: AgentCommandState
-  readonly applying: number
-}
-
-interface ChangeRow {
-  readonly number: number
-  readonly command_id: string
-  readonly action: ActionName
-  readonly state: AgentCommandState
-  readonly at_ms: number
-  readonly reason: string
-  readonly proof: string
-}
-
 /**
  * Opens or creates the journal. One that cannot be read is set aside, since a host without a journal could not be
  * helped any more. Throws when it was written by a newer Cordon or is in use.
  */
 export function openJournal(options: JournalOptions): Journal {
   const { db, damage } = openJournalFile(options)
-  const statements = prepare(db)
+  const statements = prepareJournal(db)
   const markFile = openReplayMark(`${options.path}.mark`)
   restoreMark()
   let telling = false
@@ -248,103 +223,5 @@ export function openJournal(options: JournalOptions): Journal {
     open: () => statements.open.all().map(toOpenCommand),
     latest: (limit) => statements.latest.all(limit).map(toChange),
     [Symbol.dispose]: () => db.close(),
-  }
-}
-
-function prepare(db: Sqlite) {
-  const changeColumns = 'c.number, c.command_id, m.action, c.state, c.at_ms, c.reason, c.proof'
-  const changes = 'state_change c JOIN command m USING (command_id)'
-  return {
-    mark: db.prepare<[], ReplayMark>('SELECT epoch, sequence, not_before_ms AS notBeforeMs FROM replay_mark'),
-    signedAfter: db.prepare<[], { signedAfterMs: number }>(
-      'SELECT signed_after_ms AS signedAfterMs FROM replay_mark',
-    ),
-    raiseMark: db.prepare<JournalledCommand>(
-      `UPDATE replay_mark SET epoch = :epoch, sequence = :sequence,
-         not_before_ms = max(not_before_ms, :notBeforeMs)
-       WHERE (epoch, sequence) < (:epoch, :sequence)`,
-    ),
-    restoreMark: db.prepare<ReplayMark & { signedAfterMs: number }>(
-      `UPDATE replay_mark SET epoch = :epoch, sequence = :sequence,
-         not_before_ms = max(not_before_ms, :notBeforeMs),
-         signed_after_ms = max(signed_after_ms, :signedAfterMs)`,
-    ),
-    insert: db.prepare<Record<string, unknown>>(
-      `INSERT OR IGNORE INTO command (command_id, epoch, sequence, action, intent_hash, target, args, facts,
-         received_ms, expires_ms, state)
-       VALUES (:commandId, :epoch, :sequence, :action, :intentHash, :target, :args, :facts,
-         :receivedMs, :expiresMs, 'received')`,
-    ),
-    change: db.prepare<[string, string, number, string, string]>(
-      'INSERT INTO state_change (command_id, state, at_ms, reason, proof) VALUES (?, ?, ?, ?, ?)',
-    ),
-    setState: db.prepare<[string, number, string]>(
-      'UPDATE command SET state = ?, ended = ? WHERE command_id = ?',
-    ),
-    markApplying: db.prepare<[string]>('UPDATE command SET applying = 1 WHERE command_id = ?'),
-    markTold: db.prepare<[number]>('UPDATE state_change SET told = 1 WHERE number = ?'),
-    untold: db.prepare<[], ChangeRow>(
-      `SELECT ${changeColumns} FROM ${changes} WHERE c.told = 0 ORDER BY c.number LIMIT 1000`,
-    ),
-    changeOf: db.prepare<[string, string], ChangeRow>(
-      `SELECT ${changeColumns} FROM ${changes} WHERE c.command_id = ? AND c.state = ?`,
-    ),
-    newest: db.prepare<[string], ChangeRow & { intent_hash: string; applying: number }>(
-      `SELECT ${changeColumns}, m.intent_hash, m.applying FROM ${changes}
-       WHERE c.command_id = ? ORDER BY c.number DESC LIMIT 1`,
-    ),
-    open: db.prepare<[], CommandRow>('SELECT * FROM command WHERE ended = 0 ORDER BY epoch, sequence'),
-    latest: db.prepare<[number], ChangeRow>(
-      `SELECT ${changeColumns} FROM ${changes} ORDER BY c.number DESC LIMIT ?`,
-    ),
-    // Replay is refused by the mark, not by the row: forgetting an old command does not make it new again.
-    forget: db.prepare<[number]>(
-      `DELETE FROM command WHERE ended = 1 AND (epoch, sequence) <= (
-         SELECT epoch, sequence FROM command WHERE ended = 1
-         ORDER BY epoch DESC, sequence DESC LIMIT 1 OFFSET ?)
-       AND command_id NOT IN (SELECT command_id FROM state_change WHERE told = 0)`,
-    ),
-  }
-}
-
-function toEvent(row: ChangeRow): ActionStateEvent {
-  return {
-    '@timestamp': new Date(row.at_ms).toISOString(),
-    'event.kind': 'event',
-    'event.category': 'host',
-    'event.type': 'change',
-    'event.action': 'action-state',
-    'cordon.command.id': row.command_id,
-    'cordon.command.action': row.action,
-    'cordon.command.state': row.state,
-    'event.reason': row.reason,
-    'cordon.command.proof': JSON.parse(row.proof) as Proof,
-  }
-}
-
-function toChange(row: ChangeRow): StateChange {
-  return {
-    commandId: row.command_id,
-    state: row.state,
-    atMs: row.at_ms,
-    reason: row.reason,
-    proof: JSON.parse(row.proof) as Proof,
-  }
-}
-
-function toOpenCommand(row: CommandRow): OpenCommand {
-  return {
-    commandId: row.command_id,
-    epoch: row.epoch,
-    sequence: row.sequence,
-    action: row.action,
-    intentHash: row.intent_hash,
-    target: JSON.parse(row.target),
-    args: JSON.parse(row.args),
-    facts: JSON.parse(row.facts),
-    receivedMs: row.received_ms,
-    expiresMs: row.expires_ms,
-    state: row.state,
-    applying: row.applying === 1,
   }
 }
