@@ -93,3 +93,13 @@ test('the kind of system is read in one file', () => {
   )
   expect(readers).toEqual(['agent/platform/platform.ts'])
 })
+
+test('every source file opens by saying what it is for', () => {
+  const silent = ['agent', 'controller', 'shared', 'scripts'].flatMap((folder) =>
+    readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
+      .map((name) => join(folder, name))
+      .filter((path) => path.endsWith('.ts') && !isTest(path))
+      .filter((path) => !/^(#!.*\n)?\/\*\*/.test(readFileSync(join(root, path), 'utf8'))),
+  )
+  expect(silent).toEqual([])
+})
