@@ -1,11 +1,9 @@
 /** Incidents and detections as they are stored, served and shown: one schema for database, API and CLI. */
 import Type, { type Static } from 'typebox'
 import { EntityId, SeveritySchema, Timestamp } from '../../shared/events/event.ts'
+import { oneOf } from '../../shared/protocol/one-of.ts'
 
 const closed = { additionalProperties: false } as const
-/** A union of a mapped list alone has the type `never`. */
-const OneOf = <Word extends string>(words: readonly Word[]) =>
-  Type.Unsafe<Word>(Type.Union(words.map((word) => Type.Literal(word))))
 const Text = (charactersMax = 1_024) => Type.String({ maxLength: charactersMax })
 
 export const INCIDENT_STATUSES = ['open', 'contained', 'closed'] as const
@@ -45,7 +43,7 @@ export const Incident = Type.Object(
     /** `INC-` and a number that counts up. */
     id: Text(32),
     title: Text(512),
-    status: OneOf(INCIDENT_STATUSES),
+    status: oneOf(INCIDENT_STATUSES),
     severity: SeveritySchema,
     /** First malicious action as the host's clock told it. */
     startedAt: Timestamp,
@@ -78,7 +76,7 @@ const TIMELINE_KINDS = [
 export const TimelineEntry = Type.Object(
   {
     at: Timestamp,
-    kind: OneOf(TIMELINE_KINDS),
+    kind: oneOf(TIMELINE_KINDS),
     hostName: Type.Union([Text(256), Type.Null()]),
     summary: Text(2_048),
     /** Id of the detection or action, or cursor of the event, that this entry tells of. */
