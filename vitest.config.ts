@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import { defineConfig } from 'vitest/config'
 
 // Pipeline tests start real programs, so files run two at a time on small machines and waits are generous.
@@ -8,5 +9,7 @@ export default defineConfig({
     pool: 'forks',
     testTimeout: 60_000,
     hookTimeout: 60_000,
+    // Tests start the programs some hundred times: what Node compiled once is not compiled again.
+    env: { NODE_COMPILE_CACHE: join(import.meta.dirname, 'build', 'compile-cache') },
   },
 })
