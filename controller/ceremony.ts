@@ -79,7 +79,10 @@ export async function openControllerAuthority(
   const files = paths(settings.stateFolder)
   if (!existsSync(files.authority)) {
     throw new CeremonyError(
-      `${settings.stateFolder} holds no authority; \`cordon-controller init\` makes one`,
+      `${settings.stateFolder} holds no authority yet. Make one:\n` +
+        '  cordon keys create NAME                              your key; prints its public half\n' +
+        '  cordon-controller init --operator NAME:PUBLICKEY\n' +
+        'Or name the folder that holds one: setting stateFolder, CORDON_CONTROLLER_STATE.',
     )
   }
   const passphrase = unwrap(readPassphraseFile(settings.passphraseFile ?? files.passphrase))

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { createLogger } from '../shared/node/logger.ts'
 import { loadSettings } from '../shared/node/settings.ts'
+import { holdStateFolder } from '../shared/node/state-lock.ts'
 import { stopSignal } from '../shared/node/stop-signal.ts'
 import { addOperator, CeremonyError, initialise, parseOperator, paths } from './ceremony.ts'
 import { CONTROLLER_SETTINGS, type ControllerSettings } from './config/settings.ts'
@@ -66,6 +67,12 @@ program
   .option('--stop-with-stdin', 'ends when standard input closes, for launchers')
   .action(async (options: { stopWithStdin?: boolean }) => {
     const given = settings()
+    using held = holdStateFolder(given.stateFolder)
+    if (!held) {
+      throw new CeremonyError(
+        `a controller runs already with its state in ${given.stateFolder}; stop it first, or set CORDON_CONTROLLER_STATE`,
+      )
+    }
     const logger = createLogger('cordon-controller', given.logLevel)
     await runController(given, logger, stopSignal(options.stopWithStdin ?? false), (reachable) => {
       say(`READY ${JSON.stringify(reachable)}`)
@@ -137,6 +144,25 @@ function describe(error: { readonly kind: string; readonly reason?: string }): s
   return error.reason ?? error.kind
 }
 
+const LISTENERS = ['apiPort', 'gatewayPort', 'enrolmentPort'] as const
+
+/** The network's refusals name the setting to change; anything unexpected is told with its stack. */
+function describeFailure(error: unknown): string {
+  if (error instanceof CeremonyError) return error.message
+  const { code, message, stack, port, address } = error as NodeJS.ErrnoException & {
+    port?: number
+    address?: string
+  }
+  if (code !== 'EADDRINUSE' && code !== 'EACCES' && code !== 'EADDRNOTAVAIL') return stack ?? message
+  if (port === undefined) return message
+  const setting = LISTENERS.find((name) => settings()[name] === port)
+  const named = setting === undefined ? '' : ` (${setting}, ${CONTROLLER_SETTINGS[setting].environment})`
+  const at = `${address ?? 'the address'} port ${port}${named}`
+  if (code === 'EADDRINUSE') return `${at} is in use; stop what listens there, or choose another port`
+  if (code === 'EACCES') return `${at} is not for this user to listen on; choose a port above 1023`
+  return `${at} is no address of this host; set apiAddress or gatewayAddress to one that is`
+}
+
 async function main(): Promise<number> {
   // Whatever is made without a mode of its own is for its owner alone.
   process.umask(0o077)
@@ -145,8 +171,7 @@ async function main(): Promise<number> {
     return 0
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
-    const known = error instanceof CeremonyError || (error as NodeJS.ErrnoException).code === 'EADDRINUSE'
-    process.stderr.write(`cordon-controller: ${known ? (error as Error).message : (error as Error).stack}\n`)
+    process.stderr.write(`cordon-controller: ${describeFailure(error)}\n`)
     return 1
   }
 }
