@@ -88,8 +88,13 @@ export function createLayers(
       await Promise.all(states.map((chain) => runChain(chain, sink, signal)))
     },
     status: () =>
-      states
-        .flat()
-        .map(({ layer, inForce, reason, seen, lost }) => ({ name: layer.name, inForce, reason, seen, lost })),
+      states.flatMap((chain) => {
+        const best = chain.findIndex(({ inForce }) => inForce)
+        return chain.map(({ layer, inForce, reason, seen, lost }, at) => {
+          const standsBy = best >= 0 && at > best && layer.available.ok
+          const told = standsBy ? `stands by for ${chain[best]?.layer.name}; ${reason}` : reason
+          return { name: layer.name, inForce, reason: told.slice(0, REASON_CHARACTERS_MAX), seen, lost }
+        })
+      }),
   }
 }
