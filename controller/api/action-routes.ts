@@ -48,7 +48,7 @@ export const ACTION_ROUTES: readonly Route[] = [
     },
     ({ services, params: { id } }) => {
       const action = services.actions.get(id)
-      return action ? answer(action) : refuse('notFound', 'there is no such action')
+      return action ? answer(action) : refuse('notFound', `there is no action ${id}`, 'cordon action ls')
     },
   ),
   defineRoute(
@@ -78,7 +78,7 @@ export const ACTION_ROUTES: readonly Route[] = [
     },
     ({ services, params: { id } }) => {
       const plan = services.actions.planOf(id)
-      return plan ? answer(plan) : refuse('notFound', 'there is no such intent')
+      return plan ? answer(plan) : refuse('notFound', `there is no intent ${id}`)
     },
   ),
   defineRoute(

@@ -123,7 +123,7 @@ export const FLEET_ROUTES: readonly Route[] = [
       path: '/audit',
       name: 'audit',
       access: 'admin',
-      summary: 'Who did what to which subject, newest last; each entry is chained to the one before.',
+      summary: 'Who did what to which subject, newest first; each entry is chained to the one before.',
       query: Closed({ limit: Limit, format: Format }),
       response: Audit,
       csv: {

@@ -10,6 +10,7 @@ import {
   IncidentIdText,
   IncidentQuery,
   Incidents,
+  Limit,
   NoteRequest,
   Processes,
   Reason,
@@ -17,7 +18,25 @@ import {
 } from './schemas.ts'
 
 const params = Closed({ id: IncidentIdText })
-const none = () => refuse('notFound', 'there is no such incident')
+const DETECTIONS_CSV = {
+  list: 'detections',
+  columns: {
+    id: 'id',
+    incidentId: 'incidentId',
+    detectedAt: 'detectedAt',
+    severity: 'severity',
+    engine: 'engine',
+    ruleName: 'ruleName',
+    hostName: 'hostName',
+    processName: 'processName',
+    commandLine: 'commandLine',
+    filePath: 'filePath',
+    fileSha256: 'fileSha256',
+    indicator: 'indicator',
+    groupedBecause: 'groupedBecause',
+  },
+} as const
+const none = (id: string) => refuse('notFound', `there is no incident ${id}`, 'cordon incident ls --all')
 
 export const INCIDENT_ROUTES: readonly Route[] = [
   defineRoute(
@@ -26,7 +45,7 @@ export const INCIDENT_ROUTES: readonly Route[] = [
       path: '/incidents',
       name: 'incidents',
       access: 'viewer',
-      summary: 'Lists incidents, newest first.',
+      summary: 'Lists incidents, newest first; `active` are those that are not closed.',
       query: IncidentQuery,
       response: Incidents,
       csv: {
@@ -60,7 +79,7 @@ export const INCIDENT_ROUTES: readonly Route[] = [
     },
     ({ services, params: { id } }) => {
       const incident = services.incidents.get(id)
-      return incident ? answer(incident) : none()
+      return incident ? answer(incident) : none(id)
     },
   ),
   defineRoute(
@@ -73,25 +92,24 @@ export const INCIDENT_ROUTES: readonly Route[] = [
       params,
       query: Closed({ format: Format }),
       response: Detections,
-      csv: {
-        list: 'detections',
-        columns: {
-          id: 'id',
-          detectedAt: 'detectedAt',
-          severity: 'severity',
-          engine: 'engine',
-          ruleName: 'ruleName',
-          hostName: 'hostName',
-          processName: 'processName',
-          commandLine: 'commandLine',
-          filePath: 'filePath',
-          fileSha256: 'fileSha256',
-          indicator: 'indicator',
-        },
-      },
+      csv: DETECTIONS_CSV,
     },
     ({ services, params: { id } }) =>
-      services.incidents.get(id) ? answer({ detections: [...services.incidents.detections(id)] }) : none(),
+      services.incidents.get(id) ? answer({ detections: [...services.incidents.detections(id)] }) : none(id),
+  ),
+  defineRoute(
+    {
+      method: 'GET',
+      path: '/detections',
+      name: 'detections',
+      access: 'viewer',
+      summary: 'The detections of all incidents, the last stored first.',
+      query: Closed({ limit: Limit, format: Format }),
+      response: Detections,
+      csv: DETECTIONS_CSV,
+    },
+    ({ services, query: { limit } }) =>
+      answer({ detections: [...services.incidents.recentDetections(limit)] }),
   ),
   defineRoute(
     {
@@ -104,7 +122,9 @@ export const INCIDENT_ROUTES: readonly Route[] = [
       response: Timeline,
     },
     async ({ services, params: { id } }) =>
-      services.incidents.get(id) ? answer({ entries: [...(await services.incidents.timeline(id))] }) : none(),
+      services.incidents.get(id)
+        ? answer({ entries: [...(await services.incidents.timeline(id))] })
+        : none(id),
   ),
   defineRoute(
     {
@@ -119,7 +139,7 @@ export const INCIDENT_ROUTES: readonly Route[] = [
     async ({ services, params: { id } }) =>
       services.incidents.get(id)
         ? answer({ processes: [...(await services.incidents.processTree(id))] })
-        : none(),
+        : none(id),
   ),
   defineRoute(
     {
@@ -133,7 +153,7 @@ export const INCIDENT_ROUTES: readonly Route[] = [
       response: Done,
     },
     ({ services, params: { id }, body, by }) =>
-      services.incidents.note(id, by, body.text) ? answer({ done: true as const }) : none(),
+      services.incidents.note(id, by, body.text) ? answer({ done: true as const }) : none(id),
   ),
   defineRoute(
     {
@@ -147,6 +167,6 @@ export const INCIDENT_ROUTES: readonly Route[] = [
       response: Done,
     },
     ({ services, params: { id }, body, by }) =>
-      services.incidents.close(id, by, body.reason) ? answer({ done: true as const }) : none(),
+      services.incidents.close(id, by, body.reason) ? answer({ done: true as const }) : none(id),
   ),
 ]

@@ -94,9 +94,13 @@ export const TokenRequest = Closed({
 export const TokenAnswer = Closed({ token: Text(1_024), expiresAt: Timestamp, url: Text(2_048) })
 export type TokenAnswer = Static<typeof TokenAnswer>
 
+/** `active`: every status but closed. */
+export const INCIDENT_FILTERS = [...INCIDENT_STATUSES, 'active'] as const
+/** Fewer than elsewhere, for each names its hosts. */
+export const INCIDENT_LIMIT_MAX = 1_000
 export const IncidentQuery = Closed({
-  status: Type.Optional(Words(INCIDENT_STATUSES)),
-  limit: Limit,
+  status: Type.Optional(Words(INCIDENT_FILTERS)),
+  limit: Type.Integer({ minimum: 1, maximum: INCIDENT_LIMIT_MAX, default: LIST_LIMIT_DEFAULT }),
   format: Format,
 })
 export const Incidents = Closed({ incidents: Type.Array(Incident) })

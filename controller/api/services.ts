@@ -50,7 +50,8 @@ export interface EnrolmentService {
 }
 
 export interface IncidentFilter {
-  readonly status?: (typeof INCIDENT_STATUSES)[number]
+  /** `active`: every status but closed. */
+  readonly status?: (typeof INCIDENT_STATUSES)[number] | 'active'
   readonly limit: number
 }
 
@@ -58,6 +59,8 @@ export interface IncidentService {
   list(filter: IncidentFilter): readonly Incident[]
   get(id: string): Incident | undefined
   detections(id: string): readonly DetectionRecord[]
+  /** Of all incidents, the last stored first. */
+  recentDetections(limit: number): readonly DetectionRecord[]
   timeline(id: string): Promise<readonly TimelineEntry[]>
   processTree(id: string): Promise<readonly ProcessNode[]>
   note(id: string, by: string, text: string): boolean

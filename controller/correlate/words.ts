@@ -4,16 +4,18 @@ import { baseName, type Finding, pidOf } from './finding.ts'
 
 const TITLE_CHARACTERS_MAX = 512
 
+/** Indicators of where a process reached out to: by itself, the name of a place tells of no act. */
+const PLACES: ReadonlySet<string> = new Set(['ipv4', 'ipv6', 'domain', 'url'])
+
 export function titleOf(finding: Finding): string {
+  const reachedOut = finding.indicator !== null && PLACES.has(finding.indicator.type)
+  const what = `${reachedOut ? 'Contact with ' : ''}${clipped(finding.ruleName, 160)}`
   const process =
     finding.entityId === null
       ? ''
       : ` by ${clipped(finding.processName ?? 'a process', 64)} (pid ${pidOf(finding.entityId)})`
   const file = finding.filePath === null ? '' : ` in ${clipped(baseName(finding.filePath), 96)}`
-  return clipped(
-    `${clipped(finding.ruleName, 160)}${file}${process} on ${clipped(finding.hostName, 96)}`,
-    TITLE_CHARACTERS_MAX,
-  )
+  return clipped(`${what}${file}${process} on ${clipped(finding.hostName, 96)}`, TITLE_CHARACTERS_MAX)
 }
 
 /** Rank of a severity: 0 is `info`. */

@@ -57,6 +57,7 @@ export function createIncidentService(dependencies: IncidentDependencies): Incid
       const row = rowOf(id)
       return row === undefined ? [] : state.detections.ofIncident(row.number).map(detectionRecord)
     },
+    recentDetections: (limit) => state.detections.recent(limit).map(detectionRecord),
     async timeline(id) {
       const row = rowOf(id)
       return row === undefined ? [] : buildTimeline({ state, store }, row)

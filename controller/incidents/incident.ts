@@ -68,7 +68,10 @@ const TIMELINE_KINDS = [
   'file',
   'network',
   'action',
+  /** Times in which a host could not see. */
   'blind',
+  /** Starts of the agent, its sensors, and what was done to it. */
+  'agent',
   'note',
   'status',
 ] as const

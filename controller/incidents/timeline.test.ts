@@ -91,13 +91,61 @@ test('a timeline tells in order what was detected, done by the suspects, done ab
     `detection: Test rule (high) by sh (pid 50); file /srv/x/e (SHA-256 ${'5'.repeat(64)})`,
     `blind: Blind from ${at(40)} to ${at(60)}: 312 events of class 3 are lost (the buffer was full).`,
     'status: Opened. (controller)',
-    'action: killProcess requested (ada@console): test',
-    'action: killProcess awaitingApproval (controller): Needs 1 operator to sign.',
-    'action: killProcess queued (ada): Approved by ada.',
-    'action: killProcess sent (controller)',
-    'action: killProcess done (agent): agent says done [gone=true]',
+    'action: Kill of pid 4242 with its descendants asked for by ada@console: test',
+    'action: Kill of pid 4242 with its descendants approved by ada',
+    'action: Kill of pid 4242 with its descendants done: agent says done [gone=true]',
     'status: Contained: 1 of 1 actions are done and proved. (controller)',
     'note: ada: it was a drill',
+  ])
+})
+
+test('an action that waits says where it stands, and one that only reads was approved by nobody', async () => {
+  using setup = createService()
+  const { domain, service } = setup
+  domain.formation.take(processFinding(HOST_A, [50, 40], 1))
+  domain.gateway.connect(HOST_A)
+  sentKill(domain, { incidentId: 'INC-1' })
+  const timeline = await service.timeline('INC-1')
+  expect(timeline.filter(({ kind }) => kind === 'action').map(({ summary }) => summary)).toEqual([
+    expect.stringContaining('asked for by'),
+    expect.stringContaining('approved by'),
+    'Kill of pid 4242 with its descendants sent to the host',
+  ])
+})
+
+test('starts and sensors are told from the incident on, and before it only where they end a blind time', async () => {
+  using setup = createService()
+  const { domain, store, service } = setup
+  domain.formation.take(processFinding(HOST_A, [50, 40], 1))
+  const agentStarted = (ms: number) => ({
+    '@timestamp': at(ms),
+    'event.kind': 'event' as const,
+    'event.category': 'host' as const,
+    'event.type': 'start' as const,
+    'event.action': 'agent-started' as const,
+    'agent.version': '0.1.0',
+    'host.boot.id': '0badb007-0000-4000-8000-000000000000',
+    'cordon.sensors': [],
+  })
+  const told = async () =>
+    (await service.timeline('INC-1'))
+      .filter(({ kind }) => kind === 'agent' || kind === 'blind')
+      .map(({ kind, at: time }) => [kind, time])
+  store.add(agentStarted(-5_000) as never)
+  store.add(agentStarted(5_000) as never)
+  expect(await told()).toEqual([['agent', at(5_000)]])
+  store.add({
+    '@timestamp': at(-6_000),
+    'event.kind': 'event',
+    'event.category': 'host',
+    'event.type': 'end',
+    'event.action': 'agent-stopped',
+    'event.reason': 'told to',
+  } as never)
+  expect(await told()).toEqual([
+    ['blind', at(-6_000)],
+    ['agent', at(-5_000)],
+    ['agent', at(5_000)],
   ])
 })
 

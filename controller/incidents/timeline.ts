@@ -5,24 +5,24 @@
 import type { CordonEvent, EventAction, EventOf } from '../../shared/events/event.ts'
 import { pidOf } from '../correlate/finding.ts'
 import { clipped, severityOfRank } from '../correlate/words.ts'
-import type { ActionRow, StepRow } from '../state/actions-table.ts'
 import type { DetectionRow } from '../state/detections-table.ts'
 import type { IncidentRow } from '../state/incidents-table.ts'
 import type { State } from '../state/state.ts'
 import { timestamp } from '../state/timestamp.ts'
 import type { EventQuery, EventStore, StoredEvent } from '../store/event-store.ts'
+import { actionEntries } from './action-entries.ts'
 import type { TimelineEntry } from './incident.ts'
 
 const ENTRIES_MAX = 2_000
 const SUSPECTS_MAX = 32
 const EVENTS_PER_SUSPECT_MAX = 200
 const HOSTS_MAX = 32
-const BLIND_PER_HOST_MAX = 100
+const AGENT_EVENTS_PER_HOST_MAX = 100
 const ACTIONS_MAX = 500
 const SUMMARY_CHARACTERS_MAX = 2_048
 /** A host that was blind shortly before tells as much as one that was blind during it. */
 const BLIND_BEFORE_MS = 3_600_000
-const BLIND_ACTIONS = ['gap', 'tamper', 'agent-stopped', 'agent-started', 'sensor-changed'] as const
+const AGENT_ACTIONS = ['gap', 'tamper', 'agent-stopped', 'agent-started', 'sensor-changed'] as const
 
 export interface TimelineSources {
   readonly state: Pick<State, 'detections' | 'actions' | 'incidentEntries' | 'incidents'>
@@ -37,9 +37,7 @@ export async function buildTimeline(
   const actions = state.actions.list({ incident: incident.number }, ACTIONS_MAX)
   const own = [
     ...detections.map(detectionEntry),
-    ...actions.flatMap((action) =>
-      state.actions.steps(action.command_id).map((step) => stepEntry(action, step)),
-    ),
+    ...actions.flatMap((action) => actionEntries(action, state.actions.steps(action.command_id))),
     ...state.incidentEntries.list(incident.number).map(({ atMs, kind, by, text }) => ({
       at: timestamp(atMs),
       kind,
@@ -50,7 +48,7 @@ export async function buildTimeline(
   ]
   const seen = [
     ...(await suspectEntries(store, detections)),
-    ...(await blindEntries(store, state.incidents.hosts(incident.number), incident.started_ms)),
+    ...(await agentEntries(store, state.incidents.hosts(incident.number), incident.started_ms)),
   ]
   // What the incident itself holds is never crowded out by a busy suspect.
   const kept = own.slice(0, ENTRIES_MAX)
@@ -75,22 +73,6 @@ function detectionEntry(row: DetectionRow): TimelineEntry {
       SUMMARY_CHARACTERS_MAX,
     ),
     reference: row.id,
-  }
-}
-
-function stepEntry(action: ActionRow, step: StepRow): TimelineEntry {
-  const proof = Object.entries(JSON.parse(step.proof) as Record<string, unknown>)
-    .map(([name, value]) => `${name}=${String(value)}`)
-    .join(', ')
-  return {
-    at: timestamp(step.at_ms),
-    kind: 'action',
-    hostName: action.host_name,
-    summary: clipped(
-      `${action.action} ${step.state} (${step.by})${step.reason && `: ${step.reason}`}${proof && ` [${proof}]`}`,
-      SUMMARY_CHARACTERS_MAX,
-    ),
-    reference: action.command_id,
   }
 }
 
@@ -124,23 +106,35 @@ async function suspectEntries(
   return entries
 }
 
-async function blindEntries(
+/** What became of the agents: blind times, and starts and sensors where they explain something. */
+async function agentEntries(
   store: Pick<EventStore, 'query'>,
   hosts: readonly { readonly agentId: string; readonly hostName: string }[],
   startedMs: number,
 ): Promise<readonly TimelineEntry[]> {
   const entries: TimelineEntry[] = []
+  const startedAt = timestamp(startedMs)
   for (const { agentId, hostName } of hosts.slice(0, HOSTS_MAX)) {
-    for (const action of BLIND_ACTIONS) {
-      const query = { agentId, action, fromMs: startedMs - BLIND_BEFORE_MS, limit: BLIND_PER_HOST_MAX }
+    const ofHost: TimelineEntry[] = []
+    for (const action of AGENT_ACTIONS) {
+      const query = { agentId, action, fromMs: startedMs - BLIND_BEFORE_MS, limit: AGENT_EVENTS_PER_HOST_MAX }
       const { found, problems } = await read(store, query, hostName)
       entries.push(...problems)
       for (const { event, cursor } of found) {
-        const told = blindness(event)
-        if (told === undefined) continue
-        entries.push({ ...told, kind: 'blind', hostName, reference: cursor.slice(0, 128) })
+        const told = agentNews(event)
+        if (told !== undefined) ofHost.push({ ...told, hostName, reference: cursor.slice(0, 128) })
       }
     }
+    // An ordinary start before the incident tells nothing; one that ended a blind time does.
+    const blindSince = ofHost.reduce<string | null>(
+      (first, { kind, at }) => (kind === 'blind' && (first === null || at < first) ? at : first),
+      null,
+    )
+    entries.push(
+      ...ofHost.filter(
+        ({ kind, at }) => kind === 'blind' || at >= startedAt || (blindSince !== null && at >= blindSince),
+      ),
+    )
   }
   return entries
 }
@@ -202,22 +196,25 @@ function activityOf(
   }
 }
 
-function blindness(event: CordonEvent): { readonly at: string; readonly summary: string } | undefined {
+function agentNews(
+  event: CordonEvent,
+): { readonly at: string; readonly kind: 'blind' | 'agent'; readonly summary: string } | undefined {
+  const at = event['@timestamp']
   switch (event['event.action']) {
     case 'gap':
-      return { at: event['cordon.gap.started'], summary: gapInWords(event) }
+      return { at: event['cordon.gap.started'], kind: 'blind', summary: gapInWords(event) }
     case 'tamper':
-      return { at: event['@timestamp'], summary: `Tampering: ${event['event.reason']}` }
+      return { at, kind: 'agent', summary: clipped(`Tampering: ${event['event.reason']}`, 1_024) }
     case 'agent-started':
-      return { at: event['@timestamp'], summary: `The agent started (version ${event['agent.version']}).` }
-    case 'agent-stopped':
-      return { at: event['@timestamp'], summary: `The agent stopped: ${event['event.reason']}` }
+      return { at, kind: 'agent', summary: `The agent started (version ${event['agent.version']}).` }
+    case 'agent-stopped': {
+      const summary = `The agent stopped, and nothing is seen until it starts: ${event['event.reason']}`
+      return { at, kind: 'blind', summary: clipped(summary, SUMMARY_CHARACTERS_MAX) }
+    }
     case 'sensor-changed': {
       const state = event['cordon.sensor.in_force'] ? 'is in force' : 'is not in force'
-      return {
-        at: event['@timestamp'],
-        summary: `Sensor ${event['cordon.sensor.name']} ${state}: ${event['event.reason']}`,
-      }
+      const summary = `Sensor ${event['cordon.sensor.name']} ${state}: ${event['event.reason']}`
+      return { at, kind: 'agent', summary: clipped(summary, SUMMARY_CHARACTERS_MAX) }
     }
     default:
       return undefined

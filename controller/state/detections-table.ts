@@ -34,6 +34,8 @@ export interface DetectionsTable {
   get(agentId: string, id: string): DetectionRow | undefined
   /** In the order of the hosts' clocks. */
   ofIncident(incident: number): readonly DetectionRow[]
+  /** Of all incidents, the last stored first. */
+  recent(limit: number): readonly DetectionRow[]
   insert(row: DetectionRow): void
   repeat(agentId: string, id: string, source: 'agent' | 'fleet', eventMs: number): void
   /** What the end that found it second knew of the process, and the first did not. */
@@ -52,6 +54,7 @@ export function createDetectionsTable(db: Sqlite): DetectionsTable {
   const ofIncident = db.prepare<[number], DetectionRow>(
     'SELECT * FROM detection WHERE incident = ? ORDER BY detected_ms, stored_ms, id',
   )
+  const recent = db.prepare<[number], DetectionRow>('SELECT * FROM detection ORDER BY stored_ms DESC LIMIT ?')
   const insert = db.prepare<DetectionRow>(
     `INSERT INTO detection VALUES (@agent_id, @id, @incident, @host_name, @detected_ms, @last_detected_ms,
        @stored_ms, @engine, @severity, @rule_id, @rule_name, @techniques, @indicator, @entity_id,
@@ -73,6 +76,7 @@ export function createDetectionsTable(db: Sqlite): DetectionsTable {
   return {
     get: (agentId, id) => get.get(agentId, id),
     ofIncident: (incident) => ofIncident.all(incident),
+    recent: (limit) => recent.all(limit),
     insert: (row) => {
       insert.run(row)
     },

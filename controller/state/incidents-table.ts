@@ -44,8 +44,8 @@ interface DetectionEffect {
 
 export interface IncidentsTable {
   get(number: number): IncidentRow | undefined
-  /** Newest first. */
-  list(status: IncidentStatus | null, limit: number): readonly IncidentRow[]
+  /** Newest first; `active` ones are those that are not closed. */
+  list(status: IncidentStatus | 'active' | null, limit: number): readonly IncidentRow[]
   open(row: DetectionEffect): void
   addDetection(effect: DetectionEffect): void
   touch(number: number, atMs: number): void
@@ -67,6 +67,9 @@ export function createIncidentsTable(db: Sqlite): IncidentsTable {
   const listAll = db.prepare<[number], IncidentRow>('SELECT * FROM incident ORDER BY number DESC LIMIT ?')
   const listByStatus = db.prepare<[string, number], IncidentRow>(
     'SELECT * FROM incident WHERE status = ? ORDER BY number DESC LIMIT ?',
+  )
+  const listActive = db.prepare<[number], IncidentRow>(
+    "SELECT * FROM incident WHERE status <> 'closed' ORDER BY number DESC LIMIT ?",
   )
   const open = db.prepare<DetectionEffect>(
     `INSERT INTO incident (number, title, status, severity, started_ms, detected_ms, opened_ms, updated_ms,
@@ -125,7 +128,10 @@ export function createIncidentsTable(db: Sqlite): IncidentsTable {
   )
   return {
     get: (number) => get.get(number),
-    list: (status, limit) => (status === null ? listAll.all(limit) : listByStatus.all(status, limit)),
+    list(status, limit) {
+      if (status === null) return listAll.all(limit)
+      return status === 'active' ? listActive.all(limit) : listByStatus.all(status, limit)
+    },
     open: (effect) => {
       open.run(effect)
     },

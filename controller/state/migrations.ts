@@ -203,4 +203,7 @@ CREATE TABLE audit (
 CREATE TRIGGER audit_update BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit entries never change'); END;
 CREATE TRIGGER audit_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'audit entries never change'); END;
 `,
+  `
+CREATE INDEX detection_stored ON detection (stored_ms);
+`,
 ]

@@ -114,9 +114,15 @@ function createWorld() {
       createToken: () => ({ token: 'id.secret.pin', expiresAt: AT, url: 'https://localhost:8443' }),
     },
     incidents: {
-      list: ({ limit }) => [...incidents.values()].slice(0, limit),
+      list: ({ status, limit }) =>
+        [...incidents.values()]
+          .filter(
+            (each) => !status || (status === 'active' ? each.status !== 'closed' : each.status === status),
+          )
+          .slice(0, limit),
       get: (id) => incidents.get(id),
       detections: () => [DETECTION],
+      recentDetections: () => [DETECTION],
       timeline: async () => TIMELINE,
       processTree: async () => PROCESSES,
       note: (id, by, text) => incidents.has(id) && notes.push(`${by}: ${text}`) > 0,

@@ -1,0 +1,35 @@
+/** Actions in words for people: what is done to what. */
+import type { Leaf } from '../../shared/protocol/commands.ts'
+import type { Action } from './action.ts'
+
+interface Told {
+  readonly action: Action['action']
+  readonly target: Leaf['target']
+  readonly args: Readonly<Record<string, unknown>>
+}
+
+/** Such as `Kill of pid 42 with its descendants`. Paths are as the host told them: not fit for a terminal yet. */
+export function actionInWords(told: Told): string {
+  switch (told.action) {
+    case 'killProcess':
+      return `Kill of ${targetInWords(told)}`
+    case 'quarantineFile':
+      return `Quarantine of ${targetInWords(told)}`
+    case 'scanPath':
+      return `Scan of ${targetInWords(told)}`
+  }
+}
+
+/** Such as `pid 42 with its descendants`, or a path. */
+export function targetInWords({ target, args }: Pick<Told, 'target' | 'args'>): string {
+  if (target.kind !== 'process') return target.path
+  return `pid ${target.pid}${args['tree'] === true ? ' with its descendants' : ''}`
+}
+
+/** What was measured, as `name=value`; what says nothing is left out. */
+export function proofInWords(proof: Readonly<Record<string, unknown>>): string {
+  return Object.entries(proof)
+    .filter(([, value]) => value !== null && value !== '')
+    .map(([name, value]) => `${name}=${String(value)}`)
+    .join(', ')
+}
