@@ -12,7 +12,7 @@ import { type CommandContext, EXIT, type ExitCode, Failure, usage } from './comm
 import { chooseOperatorKey, openOperatorKey } from './operator-keys.ts'
 import { type CheckedPlan, checkAsAsked, checkPlan, type PlanCheck } from './plan-check.ts'
 import { printable } from './printable.ts'
-import { ACTION_COLUMNS } from './records.ts'
+import { ACTION_COLUMNS, incidentId } from './records.ts'
 
 const WAIT_MS_DEFAULT = 120_000
 const POLL_MS = 300
@@ -31,7 +31,7 @@ export function requestFrom(
   return {
     ...asked,
     reason: options.required('reason'),
-    ...(incident === undefined ? {} : { incidentId: incident.toUpperCase() }),
+    ...(incident === undefined ? {} : { incidentId: incidentId(incident) }),
     ...(ttlMs === undefined ? {} : { ttlMs }),
     ...(idempotencyKey === undefined ? {} : { idempotencyKey }),
   }
@@ -285,7 +285,7 @@ export async function follow(context: CommandContext, ids: readonly string[]): P
     for (const id of ids) actions.push(await context.client().get(`/actions/${id}`, Action))
     for (const action of actions) {
       for (const step of action.steps.slice(told.get(action.id) ?? 0)) {
-        note(`${print.time(step.at)}  ${printable(action.hostName)}  ${stepText(step)}`)
+        note(`${print.moment(step.at)}  ${printable(action.hostName)}  ${stepText(step)}`)
       }
       told.set(action.id, action.steps.length)
     }
@@ -304,7 +304,6 @@ export async function follow(context: CommandContext, ids: readonly string[]): P
 }
 
 export function stepText(step: Action['steps'][number]): string {
-  const proof = Object.entries(step.proof).map(([name, value]) => `${name}=${String(value)}`)
-  const parts = [step.state, `by ${step.by}`, ...(step.reason === '' ? [] : [step.reason]), ...proof]
+  const parts = [step.state.padEnd(16), step.by, ...(step.reason === '' ? [] : [step.reason])]
   return printable(parts.join('  '))
 }

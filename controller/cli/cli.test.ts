@@ -30,14 +30,19 @@ test('each command has help with an example of itself', async () => {
 })
 
 test.each([
-  ['host ls', /web-1 +a1b2c3d4 +connected +2026-01-02 03:04:05Z/],
-  ['host get web-1', /Sensors +process in force \(kernel events\)/],
+  ['host ls', /web-1 +a1b2c3d4 +connected +2026-01-02 03:04:05Z +process/],
+  ['host get web-1', /Sensor process +in force: kernel events; seen 10, lost 0/],
   ['host get a1b2', /^Host +web-1$/m],
   ['incident ls', /INC-1 +▲ high +open +Test file dropped by sh +web-1/],
   ['incident get inc-1', /Severity +▲ high/],
+  ['incident get 1', /DETECTIONS\n {2}▲ high +Test file \(yara\) by sh \(pid 4242\) on web-1/],
+  ['incident get INC-1', /cordon proc kill a1b2c3d4.0badcafe.4242.987654 --tree --incident INC-1/],
   ['incident timeline 1', /detection +web-1 +Test file/],
-  ['detection ls --incident INC-1', /▲ high .* Test file +web-1 +INC-1/],
+  ['detection ls --incident INC-1', /▲ high .* Test file +yara +web-1 +INC-1/],
+  ['detection ls INC-1', /Test file/],
+  ['action ls INC-1', /^$/],
   ['detection ls', /Test file/],
+  ['proc tree INC-1', /^1 {2}\/sbin\/init/],
   ['proc tree --incident INC-1', /^1 {2}\/sbin\/init.*\n└─ 4242 {2}\/usr\/bin\/sh.*▲ Test file/m],
   [`proc tree ${ENTITY_ID}`, /^4242 {2}sh -c payload/m],
   ['event query --action exec --host web-1', /web-1 +exec +\/usr\/bin\/sh +sh -c payload/],
@@ -49,6 +54,8 @@ test.each([
   ['keys ls', /test +[0-9a-f]{16} +NO +class C/],
   ['keys show test', /Public key +[0-9a-f]{64}/],
   ['completion bash', /complete -F _cordon cordon/],
+  ['completion zsh', /bashcompinit\n_cordon\(\)/],
+  ['completion fish', /__fish_seen_subcommand_from proc; and not .* -a kill -d 'end processes; final'/],
 ] as const)('%s prints what it is for', async (words, pattern) => {
   const result = await operator.run(words.split(' '))
   expect(result.exitCode, result.stderr).toBe(0)
@@ -69,6 +76,31 @@ test('fields can be chosen, and names alone fit pipes', async () => {
   expect((await operator.run(['incident', 'ls', '-o', 'name'])).stdout).toBe('INC-1\n')
 })
 
+test('flags for all commands may stand before the noun', async () => {
+  expect((await operator.run(['--json=id', 'incident', 'ls'])).json()).toEqual([{ id: 'INC-1' }])
+  expect((await operator.run(['--url', 'http://127.0.0.1:1', 'audit'])).stderr).toMatch(
+    /127\.0\.0\.1:1 cannot be reached/,
+  )
+  const both = await operator.run(['-o', 'wide', 'incident', 'ls', '-o', 'name'])
+  expect(both.stdout).toBe('INC-1\n')
+})
+
+test('a list as CSV has all columns whole, and nothing that a spreadsheet would run', async () => {
+  const { exitCode, stdout } = await operator.run(['detection', 'ls', '--csv'])
+  expect(exitCode).toBe(0)
+  const [head, row] = stdout.split('\r\n')
+  expect(head).toContain('"severity","time","rule","engine"')
+  expect(row).toMatch(/^"high",/)
+  expect(row).toContain(`"'=cmd|""/c calc""!A1 \\x1b[2J`)
+  expect((await operator.run(['incident', 'get', 'INC-1', '--csv'])).exitCode).toBe(2)
+  expect((await operator.run(['host', 'get', 'web-1', '-o', 'csv'])).stdout).toMatch(/^"host","agent"/)
+})
+
+test('what went wrong names the command whose help to read', async () => {
+  expect((await operator.run(['incident', 'get'])).stderr).toContain('cordon incident get --help')
+  expect((await operator.run(['incdent'])).stderr).toMatch(/Did you mean incident\?\)?\nSee: cordon --help/)
+})
+
 test('a record that is longer than described is still shown, with a warning', async () => {
   const { timeline } = controller.services.incidents
   const entry = { at: AT, kind: 'note', hostName: null, summary: 'x'.repeat(5_000), reference: null } as never
@@ -87,7 +119,7 @@ test('an empty list says so on standard error and leaves standard output empty',
 
 test('times carry their zone, and another one can be asked for', async () => {
   const there = await operator.run(['incident', 'timeline', 'INC-1', '--tz', 'Asia/Kolkata'])
-  expect(there.stdout).toContain('2026-01-02 08:34:05+05:30')
+  expect(there.stdout).toContain('2026-01-02 08:34:05.678+05:30')
   expect((await operator.run(['incident', 'ls', '--tz', 'Nowhere/Land'])).exitCode).toBe(2)
 })
 
@@ -122,7 +154,7 @@ test('a kill is signed after a confirmation that names the host, and followed to
   for (const state of ['queued', 'sent', 'received', 'applied', 'probed', 'done']) {
     expect(result.stderr).toContain(state)
   }
-  expect(result.stdout).toMatch(/killProcess +web-1 +done/)
+  expect(result.stdout).toMatch(/done +killProcess +pid 4242 with its descendants +web-1/)
   expect(controller.actions.approvals).toHaveLength(1)
 })
 
@@ -338,7 +370,8 @@ test('the first administrator signs in with the code, once, at a terminal', asyn
   const first = fresh.operators.createFirstSignIn()
   const words = ['auth', 'login', '--url', fresh.url, '--name', 'ada', '--first', first?.code ?? '']
   const home = join(operator.home, 'first')
-  const login = await runAt(home, words, { typed: [PASSWORD, PASSWORD] })
+  const login = await runAt(home, words, { typed: ['too short', PASSWORD, 'mistyped', PASSWORD, PASSWORD] })
+  expect(login.stderr).toMatch(/has 9 characters.* Once more\.\nThe two passwords differ\. Once more\./)
   expect(login.exitCode, login.stderr).toBe(0)
   expect(login.stdout + login.stderr).not.toContain(PASSWORD)
   expect((await runAt(home, ['auth', 'status', '--json=name,role'])).json()).toEqual({

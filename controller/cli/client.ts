@@ -190,10 +190,19 @@ function refusal(status: number, value: unknown): Failure {
   return new Failure(exitCode, code, message, hint, requestId)
 }
 
+const WHY_UNREACHABLE: Readonly<Record<string, string>> = {
+  ECONNREFUSED: 'nothing listens there',
+  ECONNRESET: 'the connection was cut',
+  ENOTFOUND: 'there is no host of that name',
+  EHOSTUNREACH: 'there is no way to that host',
+  ETIMEDOUT: 'no answer',
+  UND_ERR_CONNECT_TIMEOUT: 'no answer',
+}
+
 function unreachable(error: unknown, options: ClientOptions): Failure {
   if (error instanceof Failure) return error
   if (options.signal.aborted) return new Failure(EXIT.interrupted, 'interrupted', 'interrupted')
-  const { name, cause } = error as { name?: string; cause?: { code?: string } }
+  const { name, cause } = error as { name?: string; cause?: { code?: string; message?: string } }
   if (name === 'TimeoutError') {
     const seconds = options.timeoutMs / 1_000
     return new Failure(
@@ -203,11 +212,12 @@ function unreachable(error: unknown, options: ClientOptions): Failure {
       'See --timeout.',
     )
   }
-  const why = cause?.code ?? (error as Error).message
+  const code = cause?.code ?? ''
+  const why = WHY_UNREACHABLE[code] ?? (code || (cause?.message ?? (error as Error).message))
   return new Failure(
     EXIT.failed,
     'unreachable',
     `${options.url} cannot be reached: ${why}`,
-    'Is the controller running? Is --url right?',
+    'Is the controller running? Is the address right (--url, `cordon context ls`)?',
   )
 }

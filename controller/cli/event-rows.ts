@@ -44,12 +44,15 @@ export function eventColumns(
   hostNames: ReadonlyMap<string, string>,
 ): readonly Column<EventRow>[] {
   return [
-    { title: 'time', value: (row) => print.time(textOf(row, '@timestamp')) },
+    { title: 'time', value: (row) => print.moment(textOf(row, '@timestamp')) },
     { title: 'host', value: (row) => hostNames.get(row.agentId) ?? row.agentId.slice(0, 8), gives: true },
     { title: 'action', value: (row) => textOf(row, 'event.action') },
     {
       title: 'process',
-      value: (row) => textOf(row, 'process.name') ?? textOf(row, 'process.executable'),
+      value: (row) => {
+        const pid = textOf(row, 'process.pid')
+        return textOf(row, 'process.name') ?? textOf(row, 'process.executable') ?? (pid && `pid ${pid}`)
+      },
       gives: true,
     },
     { title: 'subject', value: subjectOf, gives: true },
@@ -62,5 +65,5 @@ export function eventLine(row: EventRow, print: Printer, hostNames: ReadonlyMap<
   const host = hostNames.get(row.agentId) ?? row.agentId.slice(0, 8)
   const action = (textOf(row, 'event.action') ?? '?').padEnd(14)
   const pid = textOf(row, 'process.pid') ?? '-'
-  return `${print.time(textOf(row, '@timestamp'))}  ${printable(`${host}  ${action}  ${pid}  ${subjectOf(row)}`)}`
+  return `${print.moment(textOf(row, '@timestamp'))}  ${printable(`${host}  ${action}  ${pid}  ${subjectOf(row)}`)}`
 }

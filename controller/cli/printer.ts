@@ -1,12 +1,15 @@
 /** Data on standard output: as a table for people, as JSON for programs, or as bare names for pipes. */
 import Table from 'cli-table3'
+import { csvOf } from '../api/csv.ts'
 import { type Io, usage } from './command.ts'
 import { displayWidth, printable, printableJson } from './printable.ts'
 
 export interface Column<Item> {
   readonly title: string
   readonly value: (item: Item) => string | number | null | undefined
-  /** Shown with `-o wide` only. */
+  /** The whole of what a table shortens or adorns, for CSV. */
+  readonly plain?: (item: Item) => string | number | null | undefined
+  /** Shown with `-o wide` only, and in CSV. */
   readonly wide?: boolean
   /** Gives way first when the terminal is narrow. */
   readonly gives?: boolean
@@ -30,13 +33,15 @@ export interface Printer {
   block(item: unknown, lines: readonly string[], name: string): void
   /** A moment in the time zone that was asked for, which is always shown. */
   time(iso: string | number | null | undefined): string
+  /** The same with milliseconds, where the order of things matters. */
+  moment(iso: string | number | null | undefined): string
   readonly json: boolean
 }
 
 export interface PrinterOptions {
   /** `*`, or the fields to keep. Undefined: no JSON. */
   readonly json: string | undefined
-  readonly output: 'table' | 'wide' | 'name'
+  readonly output: 'table' | 'wide' | 'name' | 'csv'
   readonly colour: boolean
   readonly timeZone: string
 }
@@ -47,11 +52,25 @@ export function createPrinter(io: Io, options: PrinterOptions): Printer {
   const write = (text: string) => io.stdout.write(text.endsWith('\n') ? text : `${text}\n`)
   const shown = <Item>(columns: readonly Column<Item>[]) =>
     columns.filter(({ wide }) => !wide || options.output === 'wide')
-  const time = createClock(options.timeZone)
+  const time = createClock(options.timeZone, 0)
+  const csv = <Item>(items: readonly Item[], columns: readonly Column<Item>[]) => {
+    const titles = columns.map(({ title }) => title.toLowerCase())
+    const rows = items.map((item) =>
+      Object.fromEntries(
+        columns.map(({ value, plain }, index) => {
+          const cell = (plain ?? value)(item)
+          return [titles[index], cell === '-' ? null : typeof cell === 'string' ? printable(cell) : cell]
+        }),
+      ),
+    )
+    write(csvOf(rows, Object.fromEntries(titles.map((title) => [title, title]))))
+  }
+  const noCsv = () => usage('this has no CSV form', 'Lists have; here, use --json.')
 
   return {
     json,
     time,
+    moment: createClock(options.timeZone, 3),
     list(items, columns, { name, none }) {
       if (json)
         return write(
@@ -60,6 +79,7 @@ export function createPrinter(io: Io, options: PrinterOptions): Printer {
             2,
           ),
         )
+      if (options.output === 'csv') return csv(items, columns)
       if (options.output === 'name') {
         if (items.length > 0) write(items.map((item) => printable(name(item))).join('\n'))
         return
@@ -71,6 +91,7 @@ export function createPrinter(io: Io, options: PrinterOptions): Printer {
     },
     record(item, columns, name) {
       if (json) return write(printableJson(pick(item, fields), 2))
+      if (options.output === 'csv') return csv([item], columns)
       if (options.output === 'name') return write(printable(name))
       const width = Math.max(...columns.map(({ title }) => title.length))
       for (const { title, value } of columns) {
@@ -79,10 +100,12 @@ export function createPrinter(io: Io, options: PrinterOptions): Printer {
       }
     },
     line(item, text) {
+      if (options.output === 'csv' && !json) throw noCsv()
       write(json ? printableJson(pick(item, fields)) : text)
     },
     block(item, lines, name) {
       if (json) return write(printableJson(pick(item, fields), 2))
+      if (options.output === 'csv') throw noCsv()
       if (options.output === 'name') return write(printable(name))
       for (const line of lines) write(line)
     },
@@ -191,7 +214,7 @@ function fitWidths<Item>(
   return widths
 }
 
-function createClock(timeZone: string): Printer['time'] {
+function createClock(timeZone: string, fractionDigits: 0 | 3): Printer['time'] {
   const local = timeZone === 'local' ? undefined : timeZone
   const format = (() => {
     if (timeZone === 'UTC') return undefined
@@ -218,13 +241,14 @@ function createClock(timeZone: string): Printer['time'] {
     if (moment === null || moment === undefined) return '-'
     const at = new Date(moment)
     if (Number.isNaN(at.getTime())) return printable(String(moment))
-    if (!format || !zone) return `${at.toISOString().slice(0, 19).replace('T', ' ')}Z`
+    const fraction = fractionDigits === 0 ? '' : at.toISOString().slice(19, 23)
+    if (!format || !zone) return `${at.toISOString().slice(0, 19).replace('T', ' ')}${fraction}Z`
     const offset =
       zone
         .formatToParts(at)
         .find(({ type }) => type === 'timeZoneName')
         ?.value.replace('GMT', '') ?? ''
-    return `${format.format(at)}${offset === '' ? '+00:00' : offset}`
+    return `${format.format(at)}${fraction}${offset === '' ? '+00:00' : offset}`
   }
 }
 
@@ -240,6 +264,7 @@ const SEVERITY_SHAPES: Readonly<Record<string, readonly [string, Colour]>> = {
 export function severityColumn<Item extends { readonly severity: string }>(): Column<Item> {
   return {
     title: 'severity',
+    plain: ({ severity }) => severity,
     value: ({ severity }) => `${SEVERITY_SHAPES[severity]?.[0] ?? '?'} ${severity}`,
     colour: ({ severity }) => SEVERITY_SHAPES[severity]?.[1],
   }

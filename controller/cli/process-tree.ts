@@ -96,7 +96,8 @@ export function treeLines(nodes: readonly ProcessNode[], print: Printer): string
 }
 
 function nodeText(node: ProcessNode, print: Printer): string {
-  const what = printable(node.commandLine ?? node.executable ?? '?')
+  // A program may overwrite its own command line, and then pads it with blanks.
+  const what = printable((node.commandLine ?? node.executable ?? '?').trimEnd())
   const found = node.detections.length > 0 ? `  ▲ ${printable(node.detections.join(', '))}` : ''
   const user = node.user === null ? '' : `  ${printable(node.user)}`
   const ended = node.endedAt === null ? '' : `  ended ${print.time(node.endedAt)}`

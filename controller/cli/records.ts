@@ -2,16 +2,18 @@
 import { Actions, Hosts } from '../api/schemas.ts'
 import type { Host } from '../api/services.ts'
 import { Action } from '../dispatch/action.ts'
+import { targetInWords } from '../dispatch/action-words.ts'
 import type { DetectionRecord } from '../incidents/incident.ts'
 import { type CommandContext, EXIT, Failure, usage } from './command.ts'
 import type { Column, Printer } from './printer.ts'
 import { severityColumn } from './printer.ts'
 
 export const ACTION_COLUMNS = (print: Printer): readonly Column<Action>[] => [
-  { title: 'id', value: ({ id }) => id.slice(0, 12) },
-  { title: 'action', value: ({ action }) => action },
-  { title: 'host', value: ({ hostName }) => hostName, gives: true },
+  { title: 'id', value: ({ id }) => id.slice(0, 12), plain: ({ id }) => id },
   { title: 'state', value: ({ state }) => state },
+  { title: 'action', value: ({ action }) => action },
+  { title: 'target', value: (action) => targetInWords(action), gives: true },
+  { title: 'host', value: ({ hostName }) => hostName, gives: true },
   { title: 'incident', value: ({ incidentId }) => incidentId },
   { title: 'by', value: ({ requestedBy }) => requestedBy },
   { title: 'created', value: ({ createdAt }) => print.time(createdAt) },
@@ -23,12 +25,12 @@ export const DETECTION_COLUMNS = (print: Printer): readonly Column<DetectionReco
   severityColumn<DetectionRecord>(),
   { title: 'time', value: ({ detectedAt }) => print.time(detectedAt) },
   { title: 'rule', value: ({ ruleName }) => ruleName, gives: true },
+  { title: 'engine', value: ({ engine }) => engine },
   { title: 'host', value: ({ hostName }) => hostName, gives: true },
   { title: 'incident', value: ({ incidentId }) => incidentId },
   { title: 'entity', value: ({ entityId }) => entityId },
   { title: 'file', value: ({ filePath }) => filePath, gives: true },
   { title: 'command', value: ({ commandLine }) => commandLine, gives: true },
-  { title: 'engine', value: ({ engine }) => engine, wide: true },
   { title: 'indicator', value: ({ indicator }) => indicator, wide: true },
   { title: 'because', value: ({ groupedBecause }) => groupedBecause, wide: true },
 ]

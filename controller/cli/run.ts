@@ -62,15 +62,19 @@ export async function runCordon(typed: readonly string[], io: Io, version = '0.1
     await program.parseAsync([...words], { from: 'user' })
     return exitCode
   } catch (error) {
-    return report(error, io, wantsJson)
+    return report(error, io, wantsJson, words)
   }
 }
 
-function report(error: unknown, io: Io, wantsJson: boolean): ExitCode {
+function report(error: unknown, io: Io, wantsJson: boolean, words: readonly string[]): ExitCode {
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return EXIT.ok
     if (error.code === 'commander.help') return EXIT.usage
-    return report(usage(error.message.replace(/^error: /, ''), 'See --help.'), io, wantsJson)
+    const told = usage(
+      error.message.replace(/^error: /, ''),
+      `See: cordon ${[...namedBy(words), '--help'].join(' ')}`,
+    )
+    return report(told, io, wantsJson, words)
   }
   const failure = error instanceof Failure ? error : unexpected(error, io)
   const exitCode = io.signal.aborted && failure.exitCode === EXIT.failed ? EXIT.interrupted : failure.exitCode
@@ -83,6 +87,14 @@ function report(error: unknown, io: Io, wantsJson: boolean): ExitCode {
     if (failure.hint !== '') io.stderr.write(`${printable(failure.hint)}\n`)
   }
   return exitCode
+}
+
+/** Noun and verb among what was typed, as far as there are such. */
+function namedBy(words: readonly string[]): readonly string[] {
+  const [noun, verb] = words.filter((word) => /^[a-z-]+$/.test(word) && !word.startsWith('-'))
+  const known = (name: string) => COMMANDS.some((command) => command.name === name)
+  if (noun === undefined || !COMMANDS.some(({ name }) => name.split(' ')[0] === noun)) return []
+  return verb !== undefined && known(`${noun} ${verb}`) ? [noun, verb] : [noun]
 }
 
 /** Files and disks fail with a code; anything else is an error of the program. */
@@ -103,13 +115,18 @@ function createProgram(io: Io, version: string, wantsJson: boolean, invoke: Invo
   const program = new Program('cordon')
     .description('Operator commands of Cordon: see what happened on hosts, and end it.')
     .version(version)
+    // Flags for all commands may stand before the noun, too: `cordon --json incident ls`.
+    .enablePositionalOptions()
     .addHelpText('after', EXIT_HELP)
+  addGlobalOptions(program)
   const nouns = new Map<string, Program>()
   for (const command of COMMANDS) {
     const [noun = '', verb] = command.name.split(' ')
     const parent =
       verb === undefined ? program : (nouns.get(noun) ?? program.command(noun).summary(NOUNS[noun] ?? ''))
-    if (verb !== undefined) nouns.set(noun, parent)
+    if (verb !== undefined && !nouns.has(noun)) {
+      nouns.set(noun, parent.enablePositionalOptions().addHelpText('after', examplesOf(noun)))
+    }
     addLeaf(parent, verb ?? noun, command, invoke)
   }
   configure(program, io, wantsJson)
@@ -141,14 +158,27 @@ function addLeaf(parent: Program, word: string, command: Command, invoke: Invoke
   ]) {
     leaf.addOption(choices ? new Option(flags, summary).choices([...choices]) : new Option(flags, summary))
   }
-  for (const { flags, summary, choices } of GLOBAL_OPTIONS) {
-    const option = new Option(flags, summary).helpGroup('Everywhere:')
-    leaf.addOption(choices ? option.choices([...choices]) : option)
-  }
+  addGlobalOptions(leaf)
   leaf.addHelpText('after', `\nExample:\n  ${command.example}`)
   leaf.action(async () => {
-    await invoke(command, leaf.args, named(leaf))
+    const root = parent.parent ?? parent
+    const given = Object.entries(named(leaf)).filter(([, value]) => value !== false)
+    await invoke(command, leaf.args, { ...named(root), ...Object.fromEntries(given) })
   })
+}
+
+function addGlobalOptions(program: Program): void {
+  for (const { flags, summary, choices } of GLOBAL_OPTIONS) {
+    const option = new Option(flags, summary).helpGroup('Everywhere:')
+    program.addOption(choices ? option.choices([...choices]) : option)
+  }
+}
+
+function examplesOf(noun: string): string {
+  const examples = COMMANDS.filter(({ name }) => name.startsWith(`${noun} `)).map(
+    ({ example }) => `  ${example}`,
+  )
+  return `\nExamples:\n${examples.join('\n')}`
 }
 
 /** `--no-x` is a switch called noX here, not x set to false. */
@@ -176,7 +206,12 @@ const CHANGE_OPTIONS: NonNullable<Command['options']> = [
 
 const GLOBAL_OPTIONS: NonNullable<Command['options']> = [
   { flags: '--json <fields>', summary: 'JSON; --json=id,state keeps these fields' },
-  { flags: '-o, --output <form>', summary: 'table, wide or name', choices: ['table', 'wide', 'name'] },
+  {
+    flags: '-o, --output <form>',
+    summary: 'how lists are printed',
+    choices: ['table', 'wide', 'name', 'csv'],
+  },
+  { flags: '--csv', summary: 'the same as -o csv: all columns, for spreadsheets' },
   { flags: '-q, --quiet', summary: 'no remarks on standard error' },
   { flags: '--no-color', summary: 'no colour' },
   { flags: '--tz <zone>', summary: 'zone of times (default UTC)' },
@@ -209,11 +244,11 @@ async function runCommand(
     throw usage('a context is named with a-z, 0-9, dot, dash')
   const entry = Object.hasOwn(contexts.contexts, contextName) ? contexts.contexts[contextName] : undefined
   const url = checkUrl(options.text('url') ?? io.environment['CORDON_URL'] ?? entry?.url ?? URL_DEFAULT)
-  const output = options.text('output')
+  const output = options.has('csv') ? 'csv' : options.text('output')
   const quiet = options.has('quiet')
   const print = createPrinter(io, {
     json: options.text('json'),
-    output: output === 'wide' || output === 'name' ? output : 'table',
+    output: output === 'wide' || output === 'name' || output === 'csv' ? output : 'table',
     colour: io.stdout.isTerminal && !options.has('noColor') && !io.environment['NO_COLOR'],
     timeZone: options.text('tz') ?? 'UTC',
   })

@@ -19,7 +19,7 @@ const CONCURRENT_MAX = 2
 const WAITING_MAX = 64
 
 export const PASSWORD_COST = 2 ** 17
-const PASSWORD_CHARACTERS_MIN = 12
+export const PASSWORD_CHARACTERS_MIN = 12
 export const PASSWORD_CHARACTERS_MAX = 256
 
 export interface PasswordHasher {

@@ -15,6 +15,7 @@ export const ACTION_COMMANDS: readonly Command[] = [
     name: 'action ls',
     summary: 'list actions, pending and past',
     example: 'cordon action ls --state awaitingApproval',
+    arguments: [{ form: '[incident]', summary: 'only of this incident, as in INC-1' }],
     options: [
       { flags: '--state <state>', summary: 'only these', choices: ACTION_STATES },
       { flags: '--incident <id>', summary: 'only of this incident' },
@@ -24,7 +25,7 @@ export const ACTION_COMMANDS: readonly Command[] = [
     async run(context) {
       const { options, print } = context
       const host = options.text('host')
-      const incident = options.text('incident')
+      const incident = context.arguments[0] ?? options.text('incident')
       const { actions } = await context.client().show('/actions', Actions, {
         state: options.text('state'),
         incidentId: incident === undefined ? undefined : incidentId(incident),
@@ -107,8 +108,18 @@ function actionLines(action: Action, print: Parameters<typeof ACTION_COLUMNS>[0]
     `Incident  ${printable(action.incidentId ?? '-')}`,
     `Asked     by ${printable(action.requestedBy)}, ${print.time(action.createdAt)}, expires ${print.time(action.expiresAt)}`,
     `State     ${action.state}`,
-    ...action.steps.map((step) => `  ${print.time(step.at)}  ${stepText(step)}`),
+    ...action.steps.map((step) => `  ${print.moment(step.at)}  ${stepText(step)}`),
+    ...proofLines(action),
   ]
+}
+
+/** What was measured last: what the end rests on. */
+function proofLines({ steps }: Action): string[] {
+  const proof = Object.entries(steps.at(-1)?.proof ?? {}).filter(
+    ([, value]) => value !== null && value !== '',
+  )
+  if (proof.length === 0) return []
+  return ['Proof', ...proof.map(([name, value]) => `  ${printable(`${name.padEnd(14)}  ${String(value)}`)}`)]
 }
 
 /** Each change as a line of JSON. */

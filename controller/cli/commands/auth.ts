@@ -1,17 +1,19 @@
 /** Signing in and out, contexts, and the operators. */
 import { Done, SessionAnswer, UserAnswer, Users } from '../../api/schemas.ts'
+import { PASSWORD_CHARACTERS_MIN, passwordProblem } from '../../operators/password.ts'
 import { ROLES } from '../../operators/role.ts'
 import { fleetOf, readKeyset } from '../action-flow.ts'
 import { type Command, type CommandContext, EXIT, Failure, usage } from '../command.ts'
 import { printable } from '../printable.ts'
 
+const PASSWORD_ATTEMPTS = 3
 const PASSWORD_STDIN = { flags: '--password-stdin', summary: 'read the password from standard input' }
 
 export const AUTH_COMMANDS: readonly Command[] = [
   {
     name: 'auth login',
     summary: 'sign in to a controller, or make its first administrator with the one-time code',
-    example: 'cordon auth login --url http://localhost:7800 --name ada --first CODE',
+    example: 'cordon auth login --url http://localhost:7800 --name ada',
     options: [
       { flags: '--name <name>', summary: 'name of the operator' },
       { flags: '--first <code>', summary: 'one-time code that the controller printed' },
@@ -159,7 +161,7 @@ export const AUTH_COMMANDS: readonly Command[] = [
       const [name = ''] = context.arguments
       const role = ROLES.find((each) => each === context.options.required('role'))
       if (!role) throw usage(`--role is one of ${ROLES.join(', ')}`)
-      const password = await newPassword(context)
+      const password = await newPassword(context, name)
       const user = await context.client().send('POST', '/users', UserAnswer, { name, role, password })
       context.note(`Made ${printable(user.name)}, ${user.role}.`)
       context.print.block(user, [], user.name)
@@ -187,7 +189,8 @@ async function logIn(context: CommandContext) {
   const { options, home, contextName, url, note } = context
   const code = options.text('first')
   const name = options.text('name') ?? (await ask(context, 'Name: ', false, '--name is needed'))
-  const password = code === undefined ? await readPassword(context, 'Password: ') : await newPassword(context)
+  const password =
+    code === undefined ? await readPassword(context, 'Password: ') : await newPassword(context, name)
   const client = context.client()
   const session =
     code === undefined
@@ -222,11 +225,19 @@ async function rememberFleet(context: CommandContext): Promise<void> {
   )
 }
 
-async function newPassword(context: CommandContext): Promise<string> {
-  const password = await readPassword(context, 'New password (12 characters or more): ')
-  if (context.options.has('passwordStdin')) return password
-  if ((await readPassword(context, 'Again: ')) !== password) throw usage('the two passwords differ')
-  return password
+/** Asks anew for what is too short or mistyped: whoever sits there need not begin again. */
+async function newPassword(context: CommandContext, name: string): Promise<string> {
+  const prompt = `New password (${PASSWORD_CHARACTERS_MIN} characters or more): `
+  if (context.options.has('passwordStdin')) return readPassword(context, prompt)
+  for (let attempt = 1; ; attempt += 1) {
+    const password = await readPassword(context, prompt)
+    const problem =
+      passwordProblem(password, name) ??
+      ((await readPassword(context, 'Again: ')) === password ? undefined : 'the two passwords differ')
+    if (problem === undefined) return password
+    if (attempt === PASSWORD_ATTEMPTS) throw usage(problem)
+    context.io.stderr.write(`${problem.charAt(0).toUpperCase()}${problem.slice(1)}. Once more.\n`)
+  }
 }
 
 async function readPassword(context: CommandContext, prompt: string): Promise<string> {

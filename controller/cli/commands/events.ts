@@ -71,7 +71,7 @@ export const EVENT_COMMANDS: readonly Command[] = [
   },
   {
     name: 'audit',
-    summary: 'show who did what to which subject, newest last',
+    summary: 'show who did what to which subject, newest first',
     example: 'cordon audit --limit 20',
     options: [{ flags: '--limit <count>', summary: 'at most so many (default 100)' }],
     async run({ client, print, options }) {

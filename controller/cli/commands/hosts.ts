@@ -8,13 +8,16 @@ import { findHost, readHosts } from '../records.ts'
 
 const HOST = { form: '<host>', summary: 'name of the host, agent id, or its first digits' }
 
+/** An agent that renews as it should never gets this near. */
+const CERTIFICATE_DAYS_LOW = 7
+
 export const HOST_COMMANDS: readonly Command[] = [
   {
     name: 'host ls',
     summary: 'list the enrolled hosts',
     example: 'cordon host ls -o wide',
     async run(context) {
-      const { print } = context
+      const { print, io } = context
       print.list(
         await readHosts(context),
         [
@@ -26,12 +29,29 @@ export const HOST_COMMANDS: readonly Command[] = [
             colour: ({ state }) => (state === 'connected' ? 'green' : state === 'silent' ? 'orange' : 'grey'),
           },
           { title: 'last seen', value: ({ lastSeenAt }) => print.time(lastSeenAt) },
-          { title: 'sensors', value: (host) => host.sensors.filter((sensor) => sensor.inForce).length },
-          { title: 'lost', value: ({ droppedRows }) => droppedRows },
+          {
+            title: 'sensors',
+            value: ({ sensors }) =>
+              sensors
+                .filter(({ inForce }) => inForce)
+                .map(({ name }) => name)
+                .join(', ') || 'NONE',
+            gives: true,
+          },
+          {
+            title: 'lost',
+            value: ({ droppedRows, sensors }) => sensors.reduce((sum, { lost }) => sum + lost, droppedRows),
+          },
           { title: 'system', value: ({ inventory }) => inventory.operatingSystem, gives: true },
           { title: 'version', value: ({ agentVersion }) => agentVersion, wide: true },
           { title: 'buffered', value: ({ bufferedRows }) => bufferedRows, wide: true },
-          { title: 'certificate until', value: (host) => print.time(host.certificateExpiresAt), wide: true },
+          {
+            title: 'certificate',
+            value: (host) => `${daysLeft(host, io.clock()) ?? '?'} days`,
+            plain: ({ certificateExpiresAt }) => certificateExpiresAt,
+            colour: (host) =>
+              (daysLeft(host, io.clock()) ?? 0) < CERTIFICATE_DAYS_LOW ? 'orange' : undefined,
+          },
         ],
         { name: ({ agentId }) => agentId, none: 'No hosts are enrolled: cordon host enroll-token' },
       )
@@ -45,7 +65,7 @@ export const HOST_COMMANDS: readonly Command[] = [
     arguments: [HOST],
     async run(context) {
       const host = findHost(await readHosts(context), context.arguments[0] ?? '')
-      context.print.record(host, hostFields(context), host.agentId)
+      context.print.record(host, hostFields(context, host), host.agentId)
       return EXIT.ok
     },
   },
@@ -85,7 +105,8 @@ export const HOST_COMMANDS: readonly Command[] = [
       const body = ttlMs === undefined ? {} : { ttlMs }
       const token = await context.client().send('POST', '/enrolment/tokens', TokenAnswer, body)
       context.note(`Valid until ${context.print.time(token.expiresAt)}, for one host. On that host:`)
-      const command = printable(`cordon-agent enroll ${token.url} ${token.token}`)
+      // Piped: a command line can be read by every user of that host.
+      const command = printable(`echo ${token.token} | cordon-agent enroll ${token.url} -`)
       context.print.block(token, [command], token.token)
       return EXIT.ok
     },
@@ -110,31 +131,37 @@ export const HOST_COMMANDS: readonly Command[] = [
   },
 ]
 
-function hostFields({ print }: CommandContext) {
+/** Whole days until the certificate of the host's agent ends; it is renewed at half of its 30 days. */
+function daysLeft({ certificateExpiresAt }: Host, nowMs: number): number | null {
+  const untilMs = Date.parse(certificateExpiresAt)
+  return Number.isNaN(untilMs) ? null : Math.floor((untilMs - nowMs) / 86_400_000)
+}
+
+function hostFields({ print, io }: CommandContext, host: Host) {
+  const { inventory } = host
   return [
-    { title: 'Host', value: (host: Host) => host.hostName },
-    { title: 'Agent', value: (host: Host) => `${host.agentId}, version ${host.agentVersion}` },
-    { title: 'State', value: (host: Host) => host.state },
-    { title: 'Last seen', value: (host: Host) => print.time(host.lastSeenAt) },
-    { title: 'Enrolled', value: (host: Host) => print.time(host.enrolledAt) },
-    { title: 'Certificate', value: (host: Host) => `until ${print.time(host.certificateExpiresAt)}` },
+    { title: 'Host', value: () => host.hostName },
+    { title: 'Agent', value: () => `${host.agentId}, version ${host.agentVersion}` },
+    { title: 'State', value: () => host.state },
+    { title: 'Last seen', value: () => print.time(host.lastSeenAt) },
+    { title: 'Enrolled', value: () => print.time(host.enrolledAt) },
+    {
+      title: 'Certificate',
+      value: () =>
+        `until ${print.time(host.certificateExpiresAt)} (${daysLeft(host, io.clock()) ?? '?'} days)`,
+    },
     {
       title: 'System',
-      value: ({ inventory }: Host) =>
+      value: () =>
         `${inventory.operatingSystem} ${inventory.operatingSystemVersion}, kernel ${inventory.kernel}, ${inventory.architecture}`,
     },
-    { title: 'Addresses', value: (host: Host) => host.inventory.addresses.join(', ') },
-    { title: 'Boot', value: (host: Host) => host.bootId },
-    {
-      title: 'Sensors',
-      value: (host: Host) =>
-        host.sensors
-          .map(
-            (each) =>
-              `${each.name} ${each.inForce ? 'in force' : 'NOT in force'} (${each.reason}), seen ${each.seen}, lost ${each.lost}`,
-          )
-          .join('; '),
-    },
-    { title: 'Buffer', value: (host: Host) => `${host.bufferedRows} rows wait, ${host.droppedRows} dropped` },
+    { title: 'Addresses', value: () => inventory.addresses.join(', ') },
+    { title: 'Boot', value: () => host.bootId },
+    ...host.sensors.map((each) => ({
+      title: `Sensor ${printable(each.name)}`,
+      value: () =>
+        `${each.inForce ? 'in force' : 'NOT in force'}: ${each.reason}; seen ${each.seen}, lost ${each.lost}`,
+    })),
+    { title: 'Buffer', value: () => `${host.bufferedRows} rows wait, ${host.droppedRows} dropped` },
   ]
 }

@@ -1,15 +1,14 @@
 /** Incidents and detections. */
-import { Detections, Done, Incidents, Timeline } from '../../api/schemas.ts'
-import { type DetectionRecord, INCIDENT_STATUSES, Incident } from '../../incidents/incident.ts'
+import { Detections, Done, INCIDENT_LIMIT_MAX, Incidents, Timeline } from '../../api/schemas.ts'
+import { INCIDENT_STATUSES, type Incident } from '../../incidents/incident.ts'
 import { type Command, EXIT } from '../command.ts'
-import { printable } from '../printable.ts'
+import { readStory, storyLines } from '../incident-view.ts'
+import { nextSteps } from '../next-steps.ts'
 import { severityColumn } from '../printer.ts'
 import { DETECTION_COLUMNS, incidentId } from '../records.ts'
 
 const ID = { form: '<id>', summary: 'as in INC-1' }
 const LIMIT = { flags: '--limit <count>', summary: 'at most so many (default 100)' }
-/** Without --incident, detections are read incident by incident. */
-const INCIDENTS_READ_MAX = 50
 
 export const INCIDENT_COMMANDS: readonly Command[] = [
   {
@@ -23,12 +22,12 @@ export const INCIDENT_COMMANDS: readonly Command[] = [
     ],
     async run({ client, print, options }) {
       const status = options.text('status')
-      const limit = options.whole('limit', 100, 10_000)
-      const { incidents } = await client().show('/incidents', Incidents, { status, limit })
-      const hidesClosed = status === undefined && !options.has('all')
-      const shown = incidents.filter((each) => !hidesClosed || each.status !== 'closed')
+      const { incidents } = await client().show('/incidents', Incidents, {
+        status: status ?? (options.has('all') ? undefined : 'active'),
+        limit: options.whole('limit', 100, INCIDENT_LIMIT_MAX),
+      })
       print.list(
-        shown,
+        incidents,
         [
           { title: 'id', value: ({ id }) => id },
           severityColumn<Incident>(),
@@ -45,33 +44,28 @@ export const INCIDENT_COMMANDS: readonly Command[] = [
           { title: 'contained', value: ({ containedAt }) => print.time(containedAt), wide: true },
           { title: 'assignee', value: ({ assignee }) => assignee, wide: true },
         ],
-        { name: ({ id }) => id, none: 'No incidents are open.' },
+        {
+          name: ({ id }) => id,
+          none:
+            status === undefined && !options.has('all')
+              ? 'No incidents: nothing is open or contained. Closed ones: --all'
+              : 'No incidents.',
+        },
       )
       return EXIT.ok
     },
   },
   {
     name: 'incident get',
-    summary: 'show one incident',
+    summary: 'show one incident: what happened, when, why it hangs together, what to do next',
     example: 'cordon incident get INC-1',
     arguments: [ID],
-    async run({ client, print, arguments: [asked] }) {
-      const incident = await client().show(`/incidents/${incidentId(asked)}`, Incident)
-      print.record(
-        incident,
-        [
-          { title: 'Incident', value: ({ id, title }) => `${id}  ${title}` },
-          { title: 'Status', value: ({ status }) => status },
-          { title: 'Severity', value: severityColumn<Incident>().value },
-          { title: 'Began', value: ({ startedAt }) => print.time(startedAt) },
-          { title: 'Detected', value: ({ detectedAt }) => print.time(detectedAt) },
-          { title: 'Opened', value: ({ openedAt }) => print.time(openedAt) },
-          { title: 'Contained', value: ({ containedAt }) => print.time(containedAt) },
-          { title: 'Hosts', value: ({ hosts }) => hosts.map(({ hostName }) => hostName).join(', ') },
-          { title: 'Detections', value: ({ detectionCount }) => detectionCount },
-          { title: 'Actions', value: ({ actionCount }) => actionCount },
-          { title: 'Assignee', value: ({ assignee }) => assignee },
-        ],
+    async run(context) {
+      const story = await readStory(context, incidentId(context.arguments[0]))
+      const { incident, detections, processes, actions } = story
+      context.print.block(
+        { ...incident, detections, processes, actions, next: nextSteps(story) },
+        storyLines(story, context.print),
         incident.id,
       )
       return EXIT.ok
@@ -87,7 +81,7 @@ export const INCIDENT_COMMANDS: readonly Command[] = [
       print.list(
         entries,
         [
-          { title: 'time', value: ({ at }) => print.time(at) },
+          { title: 'time', value: ({ at }) => print.moment(at) },
           { title: 'kind', value: ({ kind }) => kind },
           { title: 'host', value: ({ hostName }) => hostName, gives: true },
           { title: 'what', value: ({ summary }) => summary, gives: true },
@@ -124,26 +118,18 @@ export const INCIDENT_COMMANDS: readonly Command[] = [
   },
   {
     name: 'detection ls',
-    summary: 'list detections, of one incident or of the newest ones',
-    example: 'cordon detection ls --incident INC-1',
+    summary: 'list detections, of one incident or of all, the newest first',
+    example: 'cordon detection ls INC-1',
+    arguments: [{ form: '[incident]', summary: 'only of this one, as in INC-1' }],
     options: [{ flags: '--incident <id>', summary: 'only of this one' }, LIMIT],
-    async run({ client, print, options, note }) {
-      const asked = options.text('incident')
+    async run({ client, print, options, arguments: [named] }) {
+      const asked = named ?? options.text('incident')
       const limit = options.whole('limit', 100, 10_000)
-      const ids =
+      const { detections } =
         asked === undefined
-          ? (await client().show('/incidents', Incidents, { limit: INCIDENTS_READ_MAX })).incidents.map(
-              ({ id }) => id,
-            )
-          : [incidentId(asked)]
-      const found: DetectionRecord[] = []
-      for (const id of ids) {
-        if (found.length >= limit) break
-        found.push(...(await client().show(`/incidents/${id}/detections`, Detections)).detections)
-      }
-      if (ids.length === INCIDENTS_READ_MAX)
-        note(`Of the newest ${printable(String(INCIDENTS_READ_MAX))} incidents.`)
-      const shown = found.sort((a, b) => b.detectedAt.localeCompare(a.detectedAt)).slice(0, limit)
+          ? await client().show('/detections', Detections, { limit })
+          : await client().show(`/incidents/${incidentId(asked)}/detections`, Detections)
+      const shown = [...detections].sort((a, b) => b.detectedAt.localeCompare(a.detectedAt)).slice(0, limit)
       print.list(shown, DETECTION_COLUMNS(print), { name: ({ id }) => id, none: 'No detections.' })
       return EXIT.ok
     },

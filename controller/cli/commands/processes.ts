@@ -15,13 +15,17 @@ export const PROCESS_COMMANDS: readonly Command[] = [
   {
     name: 'proc tree',
     summary: 'show the processes of an incident, or those around one process',
-    example: 'cordon proc tree --incident INC-1',
-    arguments: [{ form: '[entity]', summary: 'entity id of a process' }],
+    example: 'cordon proc tree INC-1',
+    arguments: [{ form: '[what]', summary: 'an incident, as in INC-1, or the entity id of a process' }],
     options: [{ flags: '--incident <id>', summary: 'show the processes of this incident' }],
     async run(context) {
-      const [entity] = context.arguments
-      const incident = context.options.text('incident')
-      if ((entity === undefined) === (incident === undefined)) throw usage('give an entity id or --incident')
+      const [named] = context.arguments
+      const isIncident = named !== undefined && /^(INC-)?[0-9]+$/i.test(named)
+      const entity = isIncident ? undefined : named
+      const incident = context.options.text('incident') ?? (isIncident ? named : undefined)
+      if ((entity === undefined) === (incident === undefined)) {
+        throw usage('name an incident, as in INC-1, or the entity id of a process', 'cordon incident ls')
+      }
       const nodes: readonly ProcessNode[] =
         incident === undefined
           ? await readTree(context, checkedEntity(entity ?? ''))
@@ -45,7 +49,7 @@ export const PROCESS_COMMANDS: readonly Command[] = [
     async run(context) {
       const hosts = await readHosts(context)
       const asked = await Promise.all(
-        context.arguments.map((entity) => processTarget(context, hosts, entity)),
+        [...new Set(context.arguments)].map((entity) => processTarget(context, hosts, entity)),
       )
       const targets = asked.map(({ host, target }) => ({ agentId: host.agentId, target }))
       const args = { tree: context.options.has('tree') }
@@ -58,14 +62,20 @@ export const PROCESS_COMMANDS: readonly Command[] = [
     name: 'file quarantine',
     summary: 'move a file out of reach into the encrypted quarantine of its host',
     example: 'cordon file quarantine --host web-1 --path /tmp/x --reason "INC-1" --wait',
+    arguments: [
+      { form: '[host]', summary: 'the host, instead of --host' },
+      { form: '[path]', summary: 'the path, instead of --path' },
+    ],
     options: [
       { flags: '--host <host>', summary: 'name of the host, agent id, or its first digits' },
       { flags: '--path <path>', summary: 'absolute path on the host' },
     ],
     changes: true,
     async run(context) {
-      const path = context.options.required('path')
-      const host = findHost(await readHosts(context), context.options.required('host'))
+      const [hostNamed, pathNamed] = context.arguments
+      const asked = hostNamed ?? context.options.required('host')
+      const path = pathNamed ?? context.options.required('path')
+      const host = findHost(await readHosts(context), asked)
       const target = await fileTarget(context, host, path)
       const targets = [{ agentId: host.agentId, target }]
       return carryOut(context, requestFrom(context, { action: 'quarantineFile', args: {}, targets }), [host])
@@ -75,10 +85,7 @@ export const PROCESS_COMMANDS: readonly Command[] = [
 
 function checkedEntity(text: string): string {
   if (ENTITY.test(text)) return text
-  throw usage(
-    'an entity id is as in a1b2c3d4.0badcafe.4242.987654',
-    'cordon proc tree --incident INC-1 prints them.',
-  )
+  throw usage('an entity id is as in a1b2c3d4.0badcafe.4242.987654', 'cordon proc tree INC-1 prints them.')
 }
 
 /** A process by what cannot be reused: the id says host, boot, pid and start; the executable comes from its events. */
