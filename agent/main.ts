@@ -140,6 +140,8 @@ program.command('scan-worker', { hidden: true }).action(async () => {
 async function main(): Promise<number> {
   // Whatever is made without a mode of its own, sockets too, is for its owner alone.
   process.umask(0o077)
+  // Node would open an inspector at this signal, through which its sender could run anything in here.
+  process.on('SIGUSR1', () => undefined)
   const platform = selectPlatform()
   if (!platform.ok) {
     process.stderr.write(`cordon-agent: ${platform.reason}\n`)

@@ -57,6 +57,14 @@ test('no secret that stands in a state folder stands in a log', async () => {
   expect(logs.join('')).not.toMatch(/PRIVATE KEY/)
 })
 
+test('the signal at which Node opens an inspector opens none, and ends nobody', async () => {
+  const programs = [stage.agent(), stage.controller()]
+  for (const program of programs) program.kill('SIGUSR1')
+  await stage.observer.events({ action: 'agent-started' })
+  expect(programs.map((program) => program.running())).toEqual([true, true])
+  for (const { logPath } of programs) expect(readFileSync(logPath, 'utf8')).not.toMatch(/debugger/i)
+})
+
 test('a library preloaded into the agent is told as tampering', async () => {
   await vi.waitFor(async () => {
     const told = await stage.observer.events({ action: 'tamper' })
