@@ -151,7 +151,7 @@ test('a file event that comes after the exit still finds its process, until it i
     exec(100, 50),
     { kind: 'exit', timestampMs: 2, process: { pid: 100, startTicks: 1_000 }, exitCode: 3, signal: null },
   ])
-  pass(5_000)
+  pass(2_000)
   expect(events([file(100, '/tmp/x')])[0]).toMatchObject({ 'process.entity_id': `${PREFIX}100.1000` })
   pass(20_000)
   events([])

@@ -57,7 +57,7 @@ export interface ProcessTable {
   size(): number
 }
 
-const KEEP_EXITED_MS = 10_000
+const KEEP_EXITED_MS = 2_500
 const ENTRIES_MAX = 65_536
 /** Depth of ancestry that is followed: a chain of parents is longer only when something is wrong. */
 const ANCESTORS_MAX = 32
