@@ -1,4 +1,5 @@
 /** Calls into a worker thread of the store, as promises. */
+import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import type { Logger } from '../../../shared/node/logger.ts'
 import type { Cursor } from '../event-store.ts'
@@ -8,8 +9,11 @@ import type { WorkerCall, WorkerCalls, WorkerMessage, WorkerOptions } from './wo
 /** A program packed into one file passes the text or place of its own copy of the worker. */
 export type StartWorker = (options: WorkerOptions) => Worker
 
+/** Beside this file in the source, beside the bundled program after a build. */
+const WORKER_FILE = `store-worker.${import.meta.filename.endsWith('.ts') ? 'ts' : 'cjs'}`
+
 export const startStoreWorker: StartWorker = (options) =>
-  new Worker(new URL('./store-worker.ts', import.meta.url), { workerData: options })
+  new Worker(join(import.meta.dirname, WORKER_FILE), { workerData: options })
 
 export interface WorkerClient {
   /** Resolves when the worker has opened its files; rejects when it cannot. */
