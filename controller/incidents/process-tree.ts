@@ -14,6 +14,10 @@ const CHILDREN_MAX = 100
 const RULES_PER_NODE_MAX = 64
 /** A process may exec several times; the last image is the one to show. */
 const EVENTS_PER_PROCESS_MAX = 16
+const CHILD_EVENTS_MAX = 2_000
+const QUERY_LIMIT_MAX = 10_000
+/** Events of one host come by its one clock, but not to the millisecond. */
+const CLOCK_SLACK_MS = 1_000
 
 type Draft = { -readonly [Field in keyof ProcessNode]: ProcessNode[Field] } & { agentId: string }
 type Store = Pick<EventStore, 'query'>
@@ -35,7 +39,7 @@ export async function buildProcessTree(
   for (const row of detections) addDetected(row, add)
   for (const row of detections) addAncestors(row, add)
   const suspects = [...nodes.values()].filter(({ detections: rules }) => rules.length > 0)
-  for (const draft of [...nodes.values()]) await fill(store, draft)
+  await fill(store, [...nodes.values()])
   await addDescendants(store, suspects, add)
   return [...nodes.values()].map(({ agentId: _agentId, ...node }) => node)
 }
@@ -85,35 +89,70 @@ async function addDescendants(store: Store, suspects: readonly Draft[], add: Add
   const visited = new Set(suspects.map(({ agentId, entityId }) => `${agentId} ${entityId}`))
   for (let depth = 0; depth < DESCENDANT_DEPTH_MAX && generation.length > 0; depth += 1) {
     const next: Draft[] = []
-    for (const { agentId, entityId } of generation) {
-      const query = { agentId, parentEntityId: entityId, limit: CHILDREN_MAX }
-      const events = [
-        ...(await read(store, { ...query, action: 'exec' })),
-        ...(await read(store, { ...query, action: 'process-info' })),
-      ]
+    for (const [agentId, parents] of byAgent(generation)) {
+      const counts = new Map<string, number>()
+      const events = await read(store, {
+        agentId,
+        parentEntityIds: parents.map(({ entityId }) => entityId),
+        actions: ['exec', 'process-info'],
+        limit: CHILD_EVENTS_MAX,
+        ...sinceFirst(parents),
+      })
       for (const event of events) {
-        const childId = 'process.entity_id' in event ? event['process.entity_id'] : undefined
-        if (childId === undefined || visited.has(`${agentId} ${childId}`)) continue
+        if (event['event.action'] !== 'exec' && event['event.action'] !== 'process-info') continue
+        const childId = event['process.entity_id'] ?? ''
+        const parentId = event['process.parent.entity_id'] ?? ''
+        const count = counts.get(parentId) ?? 0
+        if (childId === '' || count >= CHILDREN_MAX || visited.has(`${agentId} ${childId}`)) continue
         visited.add(`${agentId} ${childId}`)
+        counts.set(parentId, count + 1)
         const child = add(agentId, childId)
-        // The tree is full.
-        if (child === undefined) return
-        await fill(store, child)
+        if (child === undefined) break
         next.push(child)
       }
     }
+    await fill(store, next)
     generation = next
   }
 }
 
-async function fill(store: Store, draft: Draft): Promise<void> {
-  const { agentId, entityId } = draft
-  const query = { agentId, entityId, limit: EVENTS_PER_PROCESS_MAX }
-  for (const action of ['process-info', 'exec'] as const) {
-    for (const event of await read(store, { ...query, action })) takeImage(draft, event)
+/** A child is never older than its parent: the store need not look at what came before. */
+function sinceFirst(parents: readonly Draft[]): { readonly fromMs?: number } {
+  const starts = parents.map(({ startedAt }) => (startedAt === null ? Number.NaN : Date.parse(startedAt)))
+  const first = Math.min(...starts)
+  return Number.isFinite(first) ? { fromMs: first - CLOCK_SLACK_MS } : {}
+}
+
+function byAgent(drafts: readonly Draft[]): ReadonlyMap<string, Draft[]> {
+  const groups = new Map<string, Draft[]>()
+  for (const draft of drafts) {
+    const group = groups.get(draft.agentId)
+    if (group) group.push(draft)
+    else groups.set(draft.agentId, [draft])
   }
-  for (const event of await read(store, { ...query, action: 'exit', limit: 1 })) {
-    draft.endedAt = event['@timestamp']
+  return groups
+}
+
+/** What events tell of the processes, with one query per host. */
+async function fill(store: Store, drafts: readonly Draft[]): Promise<void> {
+  for (const [agentId, group] of byAgent(drafts)) {
+    const ofEntity = new Map(group.map((draft) => [draft.entityId, draft]))
+    const events = await read(store, {
+      agentId,
+      entityIds: [...ofEntity.keys()],
+      actions: ['process-info', 'exec', 'exit'],
+      limit: Math.min(QUERY_LIMIT_MAX, group.length * EVENTS_PER_PROCESS_MAX),
+    })
+    // A process that was there before the agent is told of first and may exec later: the last image counts.
+    for (const action of ['process-info', 'exec', 'exit'] as const) {
+      for (const event of events) {
+        if (event['event.action'] !== action) continue
+        const draft = ofEntity.get(event['process.entity_id'] ?? '')
+        if (draft === undefined) continue
+        if (event['event.action'] === 'exit') draft.endedAt = event['@timestamp']
+        else takeImage(draft, event)
+      }
+    }
   }
 }
 

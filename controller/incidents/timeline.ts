@@ -17,8 +17,9 @@ const ENTRIES_MAX = 2_000
 const SUSPECTS_MAX = 32
 const EVENTS_PER_SUSPECT_MAX = 200
 const HOSTS_MAX = 32
-const AGENT_EVENTS_PER_HOST_MAX = 100
+const AGENT_EVENTS_PER_HOST_MAX = 500
 const ACTIONS_MAX = 500
+const QUERY_LIMIT_MAX = 10_000
 const SUMMARY_CHARACTERS_MAX = 2_048
 /** A host that was blind shortly before tells as much as one that was blind during it. */
 const BLIND_BEFORE_MS = 3_600_000
@@ -80,26 +81,39 @@ async function suspectEntries(
   store: Pick<EventStore, 'query'>,
   detections: readonly DetectionRow[],
 ): Promise<readonly TimelineEntry[]> {
-  const suspects = new Map<string, DetectionRow>()
-  for (const row of detections) {
-    if (row.entity_id === null || suspects.size >= SUSPECTS_MAX) continue
-    const key = `${row.agent_id} ${row.entity_id}`
-    if (!suspects.has(key)) suspects.set(key, row)
+  const hosts = new Map<string, { hostName: string; entityIds: Set<string> }>()
+  let suspects = 0
+  for (const { agent_id: agentId, entity_id: entityId, host_name: hostName } of detections) {
+    if (entityId === null || suspects >= SUSPECTS_MAX) continue
+    const host = hosts.get(agentId) ?? { hostName, entityIds: new Set() }
+    hosts.set(agentId, host)
+    if (!host.entityIds.has(entityId)) suspects += 1
+    host.entityIds.add(entityId)
   }
   const entries: TimelineEntry[] = []
-  for (const { agent_id: agentId, entity_id: entityId, host_name: hostName } of suspects.values()) {
-    if (entityId === null) continue
-    const events = await read(store, { agentId, entityId, limit: EVENTS_PER_SUSPECT_MAX }, hostName)
-    entries.push(...events.problems)
-    for (const stored of events.found) {
-      const told = activityOf(stored.event)
-      if (told === undefined) continue
+  for (const [agentId, { hostName, entityIds }] of hosts) {
+    // Several for each: a busy suspect leaves room for the others.
+    const limit = Math.min(QUERY_LIMIT_MAX, entityIds.size * EVENTS_PER_SUSPECT_MAX * 4)
+    const { found, problems } = await read(
+      store,
+      { agentId, entityIds: [...entityIds], actions: TOLD_ACTIONS, limit },
+      hostName,
+    )
+    entries.push(...problems)
+    const counts = new Map<string, number>()
+    for (const { event, cursor } of found) {
+      const entityId = 'process.entity_id' in event ? (event['process.entity_id'] ?? '') : ''
+      const count = counts.get(entityId) ?? 0
+      const told = activityOf(event)
+      if (told === undefined || count >= EVENTS_PER_SUSPECT_MAX) continue
+      counts.set(entityId, count + 1)
+      const summary = clipped(told.summary, SUMMARY_CHARACTERS_MAX)
       entries.push({
-        at: stored.event['@timestamp'],
+        at: event['@timestamp'],
         kind: told.kind,
         hostName,
-        summary: clipped(told.summary, SUMMARY_CHARACTERS_MAX),
-        reference: stored.cursor.slice(0, 128),
+        summary,
+        reference: cursor.slice(0, 128),
       })
     }
   }
@@ -116,14 +130,13 @@ async function agentEntries(
   const startedAt = timestamp(startedMs)
   for (const { agentId, hostName } of hosts.slice(0, HOSTS_MAX)) {
     const ofHost: TimelineEntry[] = []
-    for (const action of AGENT_ACTIONS) {
-      const query = { agentId, action, fromMs: startedMs - BLIND_BEFORE_MS, limit: AGENT_EVENTS_PER_HOST_MAX }
-      const { found, problems } = await read(store, query, hostName)
-      entries.push(...problems)
-      for (const { event, cursor } of found) {
-        const told = agentNews(event)
-        if (told !== undefined) ofHost.push({ ...told, hostName, reference: cursor.slice(0, 128) })
-      }
+    const fromMs = startedMs - BLIND_BEFORE_MS
+    const query = { agentId, actions: AGENT_ACTIONS, fromMs, limit: AGENT_EVENTS_PER_HOST_MAX }
+    const { found, problems } = await read(store, query, hostName)
+    entries.push(...problems)
+    for (const { event, cursor } of found) {
+      const told = agentNews(event)
+      if (told !== undefined) ofHost.push({ ...told, hostName, reference: cursor.slice(0, 128) })
     }
     // An ordinary start before the incident tells nothing; one that ended a blind time does.
     const blindSince = ofHost.reduce<string | null>(
@@ -154,6 +167,19 @@ async function read(
     return { found: [], problems: [{ at, kind: 'status', hostName, summary, reference: null }] }
   }
 }
+
+/** What suspects did that is told. */
+const TOLD_ACTIONS: readonly EventAction[] = [
+  'exec',
+  'process-info',
+  'exit',
+  'connection',
+  'file-created',
+  'file-modified',
+  'file-deleted',
+  'file-renamed',
+  'file-examined',
+]
 
 const FILE_WORDS: { readonly [Action in EventAction]?: string } = {
   'file-created': 'created',

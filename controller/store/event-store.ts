@@ -61,6 +61,10 @@ export interface EventQuery {
   readonly action?: EventAction
   readonly entityId?: string
   readonly parentEntityId?: string
+  /** Any of these. One query for many is one walk through an hour that has no indexes yet, instead of many. */
+  readonly actions?: readonly EventAction[]
+  readonly entityIds?: readonly string[]
+  readonly parentEntityIds?: readonly string[]
   readonly sha256?: string
   readonly destinationAddress?: string
   readonly path?: string

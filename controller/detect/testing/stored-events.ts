@@ -71,6 +71,11 @@ export function createMemoryStore(): MemoryStore {
     (query.entityId === undefined || query.entityId === field(event, 'process.entity_id')) &&
     (query.parentEntityId === undefined ||
       query.parentEntityId === field(event, 'process.parent.entity_id')) &&
+    (query.actions === undefined || query.actions.includes(event['event.action'])) &&
+    (query.entityIds === undefined ||
+      query.entityIds.some((id) => id === field(event, 'process.entity_id'))) &&
+    (query.parentEntityIds === undefined ||
+      query.parentEntityIds.some((id) => id === field(event, 'process.parent.entity_id'))) &&
     (query.fromMs === undefined || Date.parse(event['@timestamp']) >= query.fromMs)
   return {
     events,

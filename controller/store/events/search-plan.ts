@@ -5,6 +5,8 @@ import { isCursor } from './event-file.ts'
 /** Result rows of one query, at most. */
 const QUERY_LIMIT_MAX = 10_000
 const CONTAINS_CHARACTERS_MAX = 1_024
+/** Values of one list, at most. */
+const LIST_MAX = 1_000
 
 /** What the file says of itself, for leaving it out and for choosing an index. */
 export interface FileFacts {
@@ -34,6 +36,12 @@ const TEXT_CONDITIONS: readonly {
   { field: 'destinationAddress', column: 'destination_ip', value: '?', index: 'event_destination' },
 ]
 
+/** Conditions that hold when one value of a list fits. */
+const LIST_CONDITIONS = [
+  { field: 'entityIds', column: 'entity_id', index: 'event_entity' },
+  { field: 'parentEntityIds', column: 'parent_entity_id', index: 'event_parent' },
+] as const
+
 /** The first thing wrong with a query that the types do not catch, or null. */
 export function queryProblem(query: EventQuery): string | null {
   if (!Number.isInteger(query.limit) || query.limit < 1 || query.limit > QUERY_LIMIT_MAX) {
@@ -44,6 +52,9 @@ export function queryProblem(query: EventQuery): string | null {
   }
   if (query.after !== undefined && !isCursor(query.after)) return 'after is not a cursor'
   if (query.sha256 !== undefined && !/^[0-9a-f]{64}$/.test(query.sha256)) return 'sha256 is 64 hex digits'
+  for (const list of [query.actions, query.entityIds, query.parentEntityIds]) {
+    if (list !== undefined && list.length > LIST_MAX) return `a list has at most ${LIST_MAX} values`
+  }
   for (const ms of [query.fromMs, query.toMs]) {
     if (ms !== undefined && !Number.isFinite(ms)) return 'times are milliseconds since 1970'
   }
@@ -77,6 +88,16 @@ export function planSearch(query: EventQuery, facts: FileFacts, fromId: number |
     const wanted = query[field]
     if (wanted !== undefined) add(`e.${column} = ${value}`, wanted)
   }
+  for (const { field, column } of LIST_CONDITIONS) {
+    const wanted = query[field]
+    if (wanted !== undefined) add(`e.${column} IN (SELECT value FROM json_each(?))`, JSON.stringify(wanted))
+  }
+  if (query.actions !== undefined) {
+    add(
+      'e.action IN (SELECT id FROM action WHERE name IN (SELECT value FROM json_each(?)))',
+      JSON.stringify(query.actions),
+    )
+  }
   if (query.agentId !== undefined) add('e.agent = (SELECT id FROM agent WHERE agent_id = ?)', query.agentId)
   if (query.action !== undefined) add('e.action = (SELECT id FROM action WHERE name = ?)', query.action)
   if (query.fromMs !== undefined) add('e.time_ms >= ?', query.fromMs)
@@ -98,7 +119,8 @@ export function planSearch(query: EventQuery, facts: FileFacts, fromId: number |
 }
 
 function chooseIndex(query: EventQuery, facts: FileFacts): string | null {
-  const sealed = facts.sealed ? TEXT_CONDITIONS.find(({ field }) => query[field] !== undefined) : undefined
+  const conditions = [...TEXT_CONDITIONS, ...LIST_CONDITIONS]
+  const sealed = facts.sealed ? conditions.find(({ field }) => query[field] !== undefined) : undefined
   if (sealed) return sealed.index
   return query.agentId === undefined ? null : 'event_agent_time'
 }

@@ -89,6 +89,9 @@ const anyEvent: fc.Arbitrary<CordonEvent> = fc.oneof(
 
 const maybe = <Value>(value: fc.Arbitrary<Value>) => fc.option(value, { nil: undefined, freq: 2 })
 
+const rarely = <Value>(value: fc.Arbitrary<Value>) =>
+  fc.oneof({ weight: 4, arbitrary: fc.constant(undefined) }, { weight: 1, arbitrary: value })
+
 /** Conditions are left out, not undefined, as the types ask. */
 const anyQuery = fc
   .record({
@@ -96,6 +99,9 @@ const anyQuery = fc
     action: maybe(fc.constantFrom('exec', 'connection', 'file-examined', 'gap')),
     entityId: maybe(entity),
     parentEntityId: maybe(entity),
+    entityIds: rarely(fc.array(entity, { maxLength: 4 })),
+    parentEntityIds: rarely(fc.array(entity, { maxLength: 4 })),
+    actions: rarely(fc.subarray(['exec', 'connection', 'file-created'] as const)),
     sha256: maybe(fc.constantFrom(...HASHES)),
     destinationAddress: maybe(fc.constantFrom(...ADDRESSES)),
     path: maybe(fc.constantFrom(...PATHS)),
@@ -124,11 +130,16 @@ const field = (event: CordonEvent, name: string): unknown =>
 function plainFilter(all: readonly StoredEvent[], query: EventQuery): StoredEvent[] {
   const descending = query.order === 'descending'
   const same = (wanted: string | undefined, found: unknown) => wanted === undefined || wanted === found
+  const among = (wanted: readonly string[] | undefined, found: unknown) =>
+    wanted === undefined || wanted.some((each) => each === found)
   const matching = all.filter(({ event, ...row }) => {
     const timeMs = Date.parse(event['@timestamp'])
     return (
       same(query.agentId, row.agentId) &&
       same(query.action, event['event.action']) &&
+      among(query.entityIds, field(event, 'process.entity_id')) &&
+      among(query.parentEntityIds, field(event, 'process.parent.entity_id')) &&
+      among(query.actions, event['event.action']) &&
       same(query.entityId, field(event, 'process.entity_id')) &&
       same(query.parentEntityId, field(event, 'process.parent.entity_id')) &&
       same(query.sha256, field(event, 'file.hash.sha256') ?? field(event, 'process.hash.sha256')) &&
