@@ -22,11 +22,13 @@ Runs Cordon's main job on this host: a controller on its embedded store, and an 
   --help          this text
 `
 
+const STATE_DEFAULT = join(ROOT, '.cordon')
+
 const { values } = parseArgs({
   options: {
     demo: { type: 'boolean', default: false },
     exit: { type: 'boolean', default: false },
-    state: { type: 'string', default: join(ROOT, '.cordon') },
+    state: { type: 'string', default: STATE_DEFAULT },
     help: { type: 'boolean', short: 'h', default: false },
   },
 })
@@ -93,7 +95,10 @@ async function tellReady(deployment: Deployment): Promise<void> {
   const { apiUrl, agentFacts } = deployment
   const environment = controllerEnvironment(deployment.folders, deployment.ports, {})
   const code = await runProgram('controller/main.ts', ['first-sign-in'], environment)
-  const cordon = 'npm run --silent cordon --'
+  // From a checkout the programs look into .cordon/ by themselves.
+  const home =
+    values.state === STATE_DEFAULT ? '' : `CORDON_CLI_HOME=${join(deployment.folders.operators, 'operator')} `
+  const cordon = `${home}npm run --silent cordon --`
   say('')
   say(`agent ${agentFacts.agentId.slice(0, 8)} watches this host: ${agentFacts.sensors.join(' and ')}`)
   if (!agentFacts.sensors.includes('ebpf')) {
@@ -103,14 +108,14 @@ async function tellReady(deployment: Deployment): Promise<void> {
   }
   say(`READY ${apiUrl}`)
   if (code.code === 0) {
-    say(
-      `first administrator, once: ${cordon} auth login --url ${apiUrl} --name admin --first ${code.stdout.trim()}`,
-    )
+    say('sign in as the first administrator, once:')
+    say(`  ${cordon} auth login --url ${apiUrl} --name admin --first ${code.stdout.trim()}`)
   }
   const [first, second] = ['X5O!P%@AP[4\\PZX54(P^)7CC)7}$EICAR-STAND', 'ARD-ANTIVIRUS-TEST-FILE!$H+H*']
-  say(`to see a first detection: printf '%s%s' '${first}' '${second}' > /tmp/cordon-test.txt`)
-  say(`                    then: ${cordon} incident ls`)
-  say('state is in .cordon/; Ctrl-C stops everything; docs: README.md')
+  say('see a first detection:')
+  say(`  printf '%s%s' '${first}' '${second}' > /tmp/cordon-test.txt`)
+  say(`  ${cordon} incident ls`)
+  say(`state is in ${values.state}; Ctrl-C stops everything; docs: README.md`)
 }
 
 async function demo(deployment: Deployment): Promise<boolean> {
