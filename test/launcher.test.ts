@@ -110,7 +110,11 @@ test('on the fallback sensors the demo ends contained, and says so in its last l
   const last = launched.lines.at(-1) ?? ''
   expect(last, launched.lines.join('\n')).toMatch(/^\{/)
   const result = JSON.parse(last)
-  expect(result).toMatchObject({ demo: 'contained', problem: null, incident: { status: 'contained' } })
+  expect(result, launched.lines.join('\n')).toMatchObject({
+    demo: 'contained',
+    problem: null,
+    incident: { status: 'contained' },
+  })
   expect(launched.lines.join('\n')).toContain('fallback sensors')
   expect(code).toBe(0)
   incidentId = result.incident.id
