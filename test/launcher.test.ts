@@ -118,7 +118,7 @@ test('on the fallback sensors the demo ends contained, and says so in its last l
   expect(launched.lines.join('\n')).toContain('fallback sensors')
   expect(code).toBe(0)
   incidentId = result.incident.id
-}, 120_000)
+}, 240_000)
 
 test('started again it goes on with its data, a second instance is refused, and Ctrl-C leaves nothing behind', async () => {
   const first = launch()
@@ -151,4 +151,4 @@ test('started again it goes on with its data, a second instance is refused, and 
   const [, again = ''] = await third.said(/^READY (\S+)$/)
   expect(again).toBe(apiUrl)
   await third.end()
-}, 120_000)
+}, 240_000)

@@ -214,7 +214,7 @@ test('the agent tells about itself, its buffer is whole, and it scans on demand'
     events: { dropped: 0, trouble: null },
     interlock: expect.stringContaining(stage.folders.testRoot),
   })
-  const verified = await runProgram(AGENT, ['verify'], stage.agentState)
+  const verified = await runProgram(AGENT, ['verify', '--json'], stage.agentState)
   expect(JSON.parse(verified.stdout)).toMatchObject({ kind: 'whole', rows: expect.any(Number) })
   expect(verified.code).toBe(0)
 

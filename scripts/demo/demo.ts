@@ -46,9 +46,9 @@ export interface DemoResult {
   readonly problem: string | null
 }
 
-const DETECTION_WAIT_MS = 30_000
+const DETECTION_WAIT_MS = 60_000
 /** After the first detection, how long further ones are waited for. */
-const SETTLE_MS = 4_000
+const SETTLE_MS = 15_000
 const CONTAINMENT_WAIT_MS = 30_000
 const POLL_MS = 50
 const REASON = 'Cordon demo: end the test attack and take its file away'
