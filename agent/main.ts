@@ -19,6 +19,7 @@ const program = new Command('cordon-agent')
   .option('--config <file>', 'JSON file with settings; the environment wins over it (docs/settings.md)')
   .exitOverride()
   .showHelpAfterError('(see --help)')
+  .addHelpText('after', example('enroll https://controller.example:7802 TOKEN', 'run', 'status'))
 
 function settings(): AgentSettings {
   const { config } = program.opts<{ config?: string }>()
@@ -31,11 +32,16 @@ function say(line: string): void {
   process.stdout.write(`${line}\n`)
 }
 
+function example(...commands: readonly string[]): string {
+  return `\nExample:\n${commands.map((words) => `  cordon-agent ${words}`).join('\n')}`
+}
+
 program
   .command('enroll')
   .description('Makes a key on this host and has the controller certify it.')
   .argument('<url>', 'enrolment address of the controller, https://HOST:PORT')
   .argument('<token>', 'one-time token, from `cordon host enroll-token`; `-` reads it from standard input')
+  .addHelpText('after', example('enroll https://controller.example:7802 TOKEN'))
   .action(async (url: string, given: string) => {
     // A command line can be read by every user of the host, and is told to controllers.
     const token = given === '-' ? readFileSync(0, 'utf8').trim() : given
@@ -45,7 +51,8 @@ program
     const { enrol } = await import('./identity/enrol.ts')
     const inventory = await collectInventory()
     const result = await enrol({ url, token, folder: stateFolder, inventory })
-    if (!result.ok) throw new AgentError(`${result.error.reason}\n${result.error.mend}`)
+    // TLS ends its own words with line ends.
+    if (!result.ok) throw new AgentError(`${result.error.reason.trim()}\n${result.error.mend}`)
     const { identity } = result
     const expires = new Date(identity.certificateExpiresAtMs()).toISOString()
     say(`enrolled as agent ${identity.agentId} of fleet ${identity.fleet}; certificate until ${expires}`)
@@ -55,6 +62,7 @@ program
   .command('run')
   .description('Runs the agent until it is told to stop.')
   .option('--stop-with-stdin', 'ends when standard input closes, for launchers')
+  .addHelpText('after', example('run', '--config /etc/cordon-agent.json run'))
   .action(async (options: { stopWithStdin?: boolean }) => {
     const given = settings()
     const { holdStateFolder } = await import('../shared/node/state-lock.ts')
@@ -78,6 +86,7 @@ program
     'Which sensors are in force and why, what was seen, buffered and lost, connection, certificate.',
   )
   .option('--json', 'as JSON')
+  .addHelpText('after', example('status', 'status --json'))
   .action(async (options: { json?: boolean }) => {
     const { stateFolder } = settings()
     const { askStatus } = await import('./health/status-socket.ts')
@@ -92,7 +101,8 @@ program
     const identity = openIdentity(stateFolder)
     const enrolled = identity.ok ? `enrolled as ${identity.identity.agentId}` : identity.error.reason
     if (options.json) say(JSON.stringify({ running: false, enrolled: identity.ok }))
-    throw new AgentError(`no agent runs with state in ${stateFolder}; ${enrolled}`)
+    const mend = identity.ok ? 'start it: cordon-agent run' : identity.error.mend
+    throw new AgentError(`no agent runs with its state in ${stateFolder}; ${enrolled}\n${mend}`)
   })
 
 program
@@ -102,6 +112,10 @@ program
   .option('--rules <path...>', 'rule files or folders instead of those that ship')
   .option('--files-max <count>', 'stop after so many files', '1000000')
   .option('--json', 'NDJSON: one line per match, then the summary')
+  .addHelpText(
+    'after',
+    `${example('scan /tmp /var/www', 'scan /srv --rules ./my-rules --json')}\n\nExit codes: 0 nothing found, 1 something found, 2 it cannot be done.`,
+  )
   .action(async (paths: string[], options: { rules?: string[]; filesMax: string; json?: boolean }) => {
     const { createSilentLogger } = await import('../shared/node/logger.ts')
     const { scanOnDemand } = await import('./cli/scan.ts')
@@ -120,12 +134,15 @@ program
   .command('verify')
   .description('Walks the hash chain of a buffer, offline; names the first row that was changed.')
   .argument('[buffer]', 'a buffer file; that of this host unless said')
-  .action(async (path: string | undefined) => {
+  .option('--json', 'as JSON')
+  .addHelpText('after', example('verify', 'verify /mnt/evidence/buffer.db --json'))
+  .action(async (path: string | undefined, options: { json?: boolean }) => {
     const { verifyBuffer } = await import('./buffer/verify.ts')
     const file = path ?? join(settings().stateFolder, 'buffer.db')
     if (!existsSync(file)) throw new AgentError(`${file} is not there`)
     const result = verifyBuffer(file)
-    say(JSON.stringify(result))
+    const { describeVerdict } = await import('./cli/describe-verdict.ts')
+    say(options.json ? JSON.stringify(result) : describeVerdict(file, result))
     process.exitCode = result.kind === 'whole' ? 0 : 1
   })
 

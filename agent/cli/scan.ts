@@ -24,6 +24,8 @@ export interface ScanOnDemandOptions {
 
 const RULE_FILE = /\.yara?$/
 const PROGRESS_INTERVAL_MS = 200
+/** Below it the start of the scanner is most of the time, and a rate would mislead. */
+const RATE_TOLD_BYTES_MIN = 1_000_000
 
 /** Exit code: 0 nothing found, 1 something found, 2 what was asked for cannot be done. */
 export async function scanOnDemand(options: ScanOnDemandOptions): Promise<number> {
@@ -117,7 +119,7 @@ function readRules(options: ScanOnDemandOptions): DetectionContent {
 
 function describe(match: PathMatch, json: boolean): string {
   const { finding, path, sha256, sizeBytes } = match
-  if (!json) return `${finding.severity.padEnd(8)} ${finding.ruleName}  ${path}`
+  if (!json) return `${finding.severity.padEnd(8)}  ${finding.engine.padEnd(4)}  ${finding.ruleName}  ${path}`
   return JSON.stringify({
     kind: 'match',
     path,
@@ -139,13 +141,17 @@ function describeSummary(
     megabytesPerSecond: number
     matches: number
     skipped: { reason: string; count: number }[]
+    interrupted: boolean
   },
   seconds: number,
 ): string {
   const skipped = summary.skipped.map(({ reason, count }) => `${count} ${reason}`).join(', ')
+  const isLarge = summary.bytes >= RATE_TOLD_BYTES_MIN
+  const size = isLarge ? `${(summary.bytes / 1e6).toFixed(1)} MB` : `${summary.bytes} bytes`
+  const rate = isLarge ? ` (${summary.megabytesPerSecond} MB/s)` : ''
   return (
-    `${summary.matches} matches in ${summary.files} files, ${(summary.bytes / 1e6).toFixed(1)} MB in ` +
-    `${seconds.toFixed(1)} s (${summary.megabytesPerSecond} MB/s)${skipped ? `; skipped: ${skipped}` : ''}`
+    `${summary.matches} matches in ${summary.files} files, ${size} in ${seconds.toFixed(1)} s${rate}` +
+    `${skipped ? `; skipped: ${skipped}` : ''}${summary.interrupted ? '; INTERRUPTED' : ''}`
   )
 }
 

@@ -141,7 +141,7 @@ function renewalDueAtMs(leaf: X509Certificate): number {
 }
 
 function failed(kind: IdentityError['kind'], reason: string): IdentityResult {
-  const enrol = 'run `cordon-agent enroll URL TOKEN` with a token from `cordon host enroll`'
+  const enrol = 'run `cordon-agent enroll URL TOKEN` with a token from `cordon host enroll-token`'
   const mend = kind === 'unreadable' ? 'run as the user the agent runs as, or mend the permissions' : enrol
   return { ok: false, error: { kind, reason, mend } }
 }
