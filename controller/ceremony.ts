@@ -34,7 +34,9 @@ export function parseOperator(text: string): OperatorKey {
   const match = /^([a-z][a-z0-9._-]{0,63}):([0-9a-f]{64})(?::([CD]{1,2}))?$/.exec(text)
   const [, name, publicKey, classes = 'CD'] = match ?? []
   if (!name || !publicKey) {
-    throw new CeremonyError(`"${text}" is not NAME:PUBLICKEY[:CLASSES]; \`cordon keys ls\` shows public keys`)
+    throw new CeremonyError(
+      `"${text}" is not NAME:PUBLICKEY[:CLASSES]; \`cordon keys show NAME\` shows the public key`,
+    )
   }
   return {
     keyId: keyIdOf(publicKey),

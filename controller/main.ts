@@ -1,12 +1,12 @@
 #!/usr/bin/env node
 /** `cordon-controller`: the controller's own command line. Operators use `cordon`. */
-import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { createLogger } from '../shared/node/logger.ts'
 import { loadSettings } from '../shared/node/settings.ts'
 import { holdStateFolder } from '../shared/node/state-lock.ts'
 import { stopSignal } from '../shared/node/stop-signal.ts'
 import { addOperator, CeremonyError, initialise, parseOperator, paths } from './ceremony.ts'
+import { createProcessIo } from './cli/terminal.ts'
 import { CONTROLLER_SETTINGS, type ControllerSettings } from './config/settings.ts'
 import { createLocalToken } from './local-token.ts'
 import { createOperators } from './operators/operators.ts'
@@ -26,6 +26,7 @@ const program = new Command('cordon-controller')
   .option('--config <file>', 'JSON file with settings; the environment wins over it (docs/settings.md)')
   .exitOverride()
   .showHelpAfterError('(see --help)')
+  .addHelpText('after', example('init --operator ada:PUBLICKEY', 'run', 'first-sign-in'))
 
 function settings(): ControllerSettings {
   const { config } = program.opts<SettingsOption>()
@@ -42,9 +43,15 @@ program
   .command('init')
   .description('Makes root, issuers, server certificate and keyset, once. Needs at least one operator key.')
   .requiredOption('--operator <name:publickey>', 'operator who may sign; may be repeated', collect, [])
+  .addHelpText('after', example('init --operator ada:PUBLICKEY --operator grace:PUBLICKEY:C'))
   .action(async (options: { operator: string[] }) => {
     const files = paths(settings().stateFolder)
     const operators = options.operator.map(parseOperator)
+    if (operators.length === 0) {
+      throw new CeremonyError(
+        'without an operator nobody could sign: --operator NAME:PUBLICKEY, from `cordon keys create NAME`',
+      )
+    }
     const authority = await initialise(settings(), operators)
     say(
       `made root key (RSA-4096)      ${files.authority}/root: move it to a safe place, the controller runs without it`,
@@ -65,6 +72,7 @@ program
   .command('run')
   .description('Runs the controller until it is told to stop.')
   .option('--stop-with-stdin', 'ends when standard input closes, for launchers')
+  .addHelpText('after', example('run', '--config /etc/cordon-controller.json run'))
   .action(async (options: { stopWithStdin?: boolean }) => {
     const given = settings()
     using held = holdStateFolder(given.stateFolder)
@@ -83,6 +91,7 @@ program
   .command('token')
   .description('Makes an enrolment token for one host, valid for an hour at most.')
   .option('--ttl <minutes>', 'how long it is valid', '60')
+  .addHelpText('after', example('token --ttl 15'))
   .action(async (options: { ttl: string }) => {
     const minutes = Number(options.ttl)
     if (!(minutes > 0 && minutes <= 60))
@@ -93,6 +102,7 @@ program
 program
   .command('first-sign-in')
   .description('Makes the one-time code with which the first administrator signs in.')
+  .addHelpText('after', example('first-sign-in'))
   .action(() => {
     const operators = createOperators({ path: paths(settings().stateFolder).operators })
     try {
@@ -106,15 +116,16 @@ program
 
 program
   .command('user')
-  .description('Makes a user; the password is read from standard input.')
+  .description('Makes a user; the password is typed, or read from standard input.')
   .argument('<name>')
   .option('--role <role>', ROLES.join(', '), 'responder')
+  .addHelpText('after', example('user grace --role responder'))
   .action(async (name: string, options: { role: string }) => {
     const role = ROLES.find((one): one is Role => one === options.role)
     if (!role) throw new CeremonyError(`--role must be one of ${ROLES.join(', ')}`)
     const operators = createOperators({ path: paths(settings().stateFolder).operators })
     try {
-      const made = await operators.createUser(name, role, readFileSync(0, 'utf8').replace(/\n$/, ''))
+      const made = await operators.createUser(name, role, await readPassword())
       if (!made.ok) throw new CeremonyError(describe(made.error))
       say(`user ${name} (${role}) made`)
     } finally {
@@ -128,13 +139,29 @@ program
   .command('add')
   .description('Signs a new keyset with one operator more. A running controller takes it at its next start.')
   .requiredOption('--name <name>', 'name of the operator')
-  .requiredOption('--public-key <hex>', 'as `cordon keys ls` shows it')
+  .requiredOption('--public-key <hex>', 'as `cordon keys show NAME` shows it')
   .option('--classes <letters>', 'C (contain, release), D (destroy) or both', 'CD')
+  .addHelpText('after', example('keyset add --name grace --public-key HEX --classes C'))
   .action(async (options: { name: string; publicKey: string; classes: string }) => {
     const operator = parseOperator(`${options.name}:${options.publicKey}:${options.classes}`)
     const keyset = await addOperator(settings(), operator)
     say(`keyset ${keyset.version} trusts ${keyset.operators.map((one) => one.name).join(', ')}`)
+    process.stderr.write('a controller that runs takes it at its next start\n')
   })
+
+/** Hidden when it is typed. */
+async function readPassword(): Promise<string> {
+  const { stdin } = createProcessIo(process)
+  if (!stdin.isTerminal) return (await stdin.readAll()).replace(/\n$/, '')
+  const password = await stdin.ask('Password: ', true)
+  if (password === null) throw new CeremonyError('cancelled')
+  if ((await stdin.ask('Again: ', true)) !== password) throw new CeremonyError('the two passwords differ')
+  return password
+}
+
+function example(...commands: readonly string[]): string {
+  return `\nExample:\n${commands.map((words) => `  cordon-controller ${words}`).join('\n')}`
+}
 
 function collect(value: string, before: string[]): string[] {
   return [...before, value]
