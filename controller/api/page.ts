@@ -15,31 +15,33 @@ p{margin:0 0 12px;color:var(--quiet);max-width:64ch}
 .state{display:inline-flex;gap:8px;align-items:center;font-size:12.5px;color:var(--quiet)}
 .state::before{content:"";width:8px;height:8px;border-radius:50%;background:var(--good)}
 dl{margin:0;border-top:1px solid var(--line)}
-dl>div{display:grid;grid-template-columns:minmax(0,1fr) minmax(0,1fr);gap:4px 20px;padding:8px 0;border-bottom:1px solid var(--line)}
+dl>div{display:grid;grid-template-columns:minmax(0,1fr) minmax(0,1fr);align-items:baseline;gap:4px 20px;padding:8px 0;border-bottom:1px solid var(--line)}
 dt{font:12.5px/1.6 "JetBrains Mono",ui-monospace,monospace;font-variant-ligatures:none;overflow-wrap:anywhere}
 dd{margin:0;color:var(--quiet);font-size:13px}
 code{font:12.5px "JetBrains Mono",ui-monospace,monospace;font-variant-ligatures:none}
 a{color:var(--accent);text-underline-offset:3px}
 a:focus-visible{outline:2px solid var(--focus);outline-offset:3px;border-radius:3px}
-footer{margin-top:32px;font-size:12.5px;color:var(--faint)}
 @media (max-width:560px){main{padding:32px 16px}dl>div{grid-template-columns:1fr}}
 `
 
 const COMMANDS: readonly (readonly [string, string])[] = [
-  ['cordon auth login', 'Sign in. The first time, with the code that the controller printed: --first CODE.'],
-  ['cordon host ls', 'Which hosts are watched, and whether each one is heard.'],
-  ['cordon incident ls', 'What is open.'],
-  ['cordon incident timeline INC-1', 'What happened, in order.'],
-  ['cordon proc tree --incident INC-1', 'The processes of an incident.'],
-  ['cordon proc kill ENTITY --reason WHY', 'End a process. You sign it with your own key.'],
+  ['cordon incident ls', 'What is open, and what is contained.'],
+  ['cordon incident get INC-1', 'What happened, why it hangs together, and what to type next.'],
+  ['cordon incident timeline INC-1', 'Everything, in order.'],
+  ['cordon proc kill ENTITY --reason WHY --wait', 'End a process. You sign it with your own key.'],
+  ['cordon host ls', 'Which hosts are watched, by what, and whether each one is heard.'],
   ['cordon event tail', 'What the hosts report, as it comes in.'],
 ]
 
 export function pageAt(origin: string): string {
   const address = escapeHtml(origin)
-  const rows = COMMANDS.map(
-    ([command, what]) => `<div><dt>${escapeHtml(command)}</dt><dd>${escapeHtml(what)}</dd></div>`,
-  ).join('\n')
+  const first = [
+    `cordon auth login --url ${origin}`,
+    'Sign in. The first time with the code that the controller printed: --first CODE.',
+  ] as const
+  const rows = [first, ...COMMANDS]
+    .map(([command, what]) => `<div><dt>${escapeHtml(command)}</dt><dd>${escapeHtml(what)}</dd></div>`)
+    .join('\n')
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -53,14 +55,13 @@ export function pageAt(origin: string): string {
 <main>
 <header><img src="/icon.svg" alt=""><h1>Cordon controller</h1></header>
 <p class="state">This controller is running at ${address}</p>
-<p>Cordon watches a fleet of hosts, groups what it detects into incidents, and carries out what operators sign: on the host, with proof. The console and the API are at this address.</p>
+<p>Cordon watches a fleet of hosts, groups what it detects into incidents, and carries out what operators sign: on the host, with proof. Operators work with the program <code>cordon</code>; from a checkout that is <code>npm run --silent cordon --</code> and the rest of the command.</p>
 <h2>First commands</h2>
 <dl>
 ${rows}
 </dl>
 <h2>For programs</h2>
 <p>The API is described by <a href="/api/openapi.json">OpenAPI 3.1</a>. It takes and answers JSON under <code>/api/v1</code>; <a href="/api/v1/health">health</a> needs no sign-in.</p>
-<footer>From a checkout: <code>npm run --silent cordon -- auth login</code></footer>
 </main>
 </body>
 </html>

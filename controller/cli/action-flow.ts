@@ -2,7 +2,7 @@
 
 import { pause } from '../../shared/node/loop.ts'
 import { decodeBase64, decodeUtf8, sha256Hex, signBytes } from '../../shared/node/signing.ts'
-import { ACTIONS, Keyset, type Leaf } from '../../shared/protocol/commands.ts'
+import { ACTIONS, COMMAND_TTL_MS_MAX, Keyset, type Leaf } from '../../shared/protocol/commands.ts'
 import { KEYSET_BYTES_MAX } from '../../shared/protocol/limits.ts'
 import { compileSchema, parseStrict } from '../../shared/protocol/parse.ts'
 import { KeysetAnswer } from '../api/schemas.ts'
@@ -27,6 +27,8 @@ export function requestFrom(
   const { options } = context
   const incident = options.text('incident')
   const ttlMs = options.duration('ttl')
+  if (ttlMs !== undefined && (ttlMs < 1_000 || ttlMs > COMMAND_TTL_MS_MAX))
+    throw usage('--ttl is from 1s to 1d')
   const idempotencyKey = options.text('idempotencyKey')
   return {
     ...asked,
@@ -50,7 +52,11 @@ export async function carryOut(
     print.block(request, [describeRequest(request, hosts)], request.action)
     return EXIT.ok
   }
-  if (commandClass !== 'R') assertCanConfirm(context)
+  if (commandClass !== 'R') {
+    assertCanConfirm(context)
+    // Before anything is planned: without a key nothing could be signed.
+    if (!options.has('dryRun')) chooseOperatorKey(context.home, options.text('key'))
+  }
   const plan = await context.client().send('POST', '/actions', ActionPlan, request)
   try {
     const checked = must(checkPlan(plan, { nowMs: context.io.clock(), fleet: await fleetOf(context) }))

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { readFileSync, statSync } from 'node:fs'
+import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { AT, BOOT_ID, ENTITY_ID, EVENTS, FILE_PATH, SHA256 } from '../api/testing/fixtures.ts'
@@ -190,8 +190,10 @@ test('a file that was never read, a host and a process that are not known are no
   expect((await operator.run(['host', 'get', 'nowhere'])).exitCode).toBe(5)
   expect((await operator.run(['incident', 'get', 'INC-9'])).exitCode).toBe(5)
   expect((await operator.run(['action', 'get', 'abcd1234'])).exitCode).toBe(5)
-  const earlierBoot = await operator.run(['proc', 'kill', 'a1b2c3d4.11111111.1.1', '--reason', 'x', '--yes'])
+  const earlierBoot = await operator.run(['proc', 'kill', 'a1b2c3d4.11111111.7.1', '--reason', 'x', '--yes'])
   expect([earlierBoot.exitCode, earlierBoot.stderr]).toEqual([5, expect.stringContaining('earlier boot')])
+  const init = await operator.run(['proc', 'kill', 'a1b2c3d4.0badcafe.1.1', '--reason', 'x', '--yes'])
+  expect([init.exitCode, init.stderr]).toEqual([2, expect.stringContaining('never ended')])
 })
 
 test('a scan needs no signature, and its dry run sends nothing', async () => {
@@ -302,6 +304,7 @@ test('usage errors are exit 2, as JSON when that was asked for', async () => {
     ['incident', 'ls', '--timeout', 'soon'],
     ['proc', 'kill', ENTITY_ID, '--yes'],
     ['proc', 'kill', 'not-an-entity', '--reason', 'x', '--yes'],
+    ['proc', 'kill', ENTITY_ID, '--reason', 'x', '--yes', '--ttl', '2d'],
     ['proc', 'tree'],
   ]) {
     const result = await operator.run([...words, '--json'])
@@ -320,7 +323,25 @@ test('nobody signed in, a wrong password and a role that is too low are exit 4',
   })
   expect([wrong.exitCode, wrong.stderr]).toEqual([4, expect.stringContaining('the sign-in is not right')])
   expect((await viewer.run(['auth', 'logout'])).exitCode).toBe(0)
-  expect((await viewer.run(['host', 'ls'])).exitCode).toBe(4)
+  const signedOut = await viewer.run(['host', 'ls'])
+  expect([signedOut.exitCode, signedOut.stderr]).toEqual([
+    4,
+    expect.stringContaining('not signed in to http'),
+  ])
+})
+
+test('a session that ended says so, and a change without a key plans nothing', async () => {
+  using responder = await createOperator(controller, 'responder')
+  rmSync(join(responder.home, 'keys'), { recursive: true })
+  const before = controller.actions.plans.size
+  const keyless = await responder.run([...kill, '--yes'])
+  expect([keyless.exitCode, keyless.stderr]).toEqual([1, expect.stringContaining('cordon keys create')])
+  expect(controller.actions.plans.size).toBe(before)
+  const contexts = join(responder.home, 'contexts.json')
+  const text = readFileSync(contexts, 'utf8').replace(/"token":"[^"]*"/, `"token":"${'A'.repeat(43)}"`)
+  writeFileSync(contexts, text)
+  const ended = await responder.run(['host', 'ls'])
+  expect([ended.exitCode, ended.stderr]).toEqual([4, expect.stringContaining('is over')])
 })
 
 test('a controller that is not there is exit 1 with a word on what to do', async () => {

@@ -105,7 +105,7 @@ export function createClient(options: ClientOptions): Client {
     const response = await request(method, path, asked, bounded())
     const text = await readText(response, options)
     const value = parseJson(text)
-    if (!response.ok) throw refusal(response.status, value)
+    if (!response.ok) throw refusal(response.status, value, options)
     const check = compileSchema(schema)
     if (check.Check(value)) return value
     const [first] = check.Errors(value)
@@ -125,7 +125,7 @@ export function createClient(options: ClientOptions): Client {
     async *stream(path, signal) {
       const response = await request('GET', path, {}, AbortSignal.any([options.signal, signal]))
       if (!response.ok || !response.body)
-        throw refusal(response.status, parseJson(await readText(response, options)))
+        throw refusal(response.status, parseJson(await readText(response, options)), options)
       const decoder = new TextDecoder()
       let pending = ''
       try {
@@ -176,7 +176,7 @@ const EXIT_OF_STATUS: Readonly<Record<number, ExitCode>> = {
   404: EXIT.notFound,
 }
 
-function refusal(status: number, value: unknown): Failure {
+function refusal(status: number, value: unknown, { token, url }: ClientOptions): Failure {
   const exitCode = EXIT_OF_STATUS[status] ?? EXIT.failed
   if (!errorCheck.Check(value)) {
     return new Failure(
@@ -187,11 +187,18 @@ function refusal(status: number, value: unknown): Failure {
     )
   }
   const { code, message, hint, requestId } = value.error
+  if (code === 'unauthenticated') {
+    const said = token === null ? `not signed in to ${url}` : `the session at ${url} is over`
+    return new Failure(exitCode, code, said, 'Sign in: cordon auth login', requestId)
+  }
   return new Failure(exitCode, code, message, hint, requestId)
 }
 
 const WHY_UNREACHABLE: Readonly<Record<string, string>> = {
   ECONNREFUSED: 'nothing listens there',
+  ERR_SSL_WRONG_VERSION_NUMBER: 'it does not speak https',
+  ERR_SSL_PACKET_LENGTH_TOO_LONG: 'it does not speak https',
+  UND_ERR_SOCKET: 'what listens there does not speak http',
   ECONNRESET: 'the connection was cut',
   ENOTFOUND: 'there is no host of that name',
   EHOSTUNREACH: 'there is no way to that host',

@@ -118,7 +118,12 @@ export function createOptions(values: Readonly<Record<string, unknown>>): Option
     text,
     required(name) {
       const value = text(name)
-      if (value === undefined || value.trim() === '') throw usage(`${flagOf(name)} is needed`)
+      if (value === undefined || value.trim() === '') {
+        throw usage(
+          `${flagOf(name)} is needed`,
+          name === 'reason' ? 'As in --reason "why": it is kept with what was done.' : '',
+        )
+      }
       return value
     },
     whole(name, fallback, max) {

@@ -6,7 +6,7 @@ import type { CommandContext } from './command.ts'
 import { type IncidentStory, nextSteps } from './next-steps.ts'
 import { printable } from './printable.ts'
 import { type Printer, severityColumn } from './printer.ts'
-import { treeLines } from './process-tree.ts'
+import { COMMAND_CHARACTERS, treeLines } from './process-tree.ts'
 import { readHosts } from './records.ts'
 
 const DETECTIONS_SHOWN = 20
@@ -37,7 +37,7 @@ export function storyLines(story: IncidentStory, print: Printer): string[] {
     ...section(
       'PROCESSES',
       shortened(
-        treeLines(story.processes, print),
+        treeLines(story.processes, print, COMMAND_CHARACTERS),
         PROCESS_LINES_SHOWN,
         `cordon proc tree ${story.incident.id}`,
       ),

@@ -1,10 +1,13 @@
 /** Process trees: read around one process from the stored events, and drawn as lines. */
+import { clipped } from '../correlate/words.ts'
 import type { ProcessNode } from '../incidents/incident.ts'
 import { type CommandContext, EXIT, Failure } from './command.ts'
 import { type EventRow, queryEvents, textOf } from './event-rows.ts'
 import { printable } from './printable.ts'
 import type { Printer } from './printer.ts'
 
+/** Of a command line in a tree: what comes after is in `-o wide`. */
+export const COMMAND_CHARACTERS = 160
 const ANCESTORS_MAX = 32
 const DEPTH_MAX = 8
 const NODES_MAX = 500
@@ -69,7 +72,11 @@ function nodeOf(entityId: string, rows: readonly EventRow[]): ProcessNode | unde
 }
 
 /** One line a process; a parent that is not among the nodes makes a root. */
-export function treeLines(nodes: readonly ProcessNode[], print: Printer): string[] {
+export function treeLines(
+  nodes: readonly ProcessNode[],
+  print: Printer,
+  commandCharactersMax = Number.POSITIVE_INFINITY,
+): string[] {
   const children = new Map<string | null, ProcessNode[]>()
   const known = new Set(nodes.map(({ entityId }) => entityId))
   for (const node of nodes) {
@@ -84,7 +91,7 @@ export function treeLines(nodes: readonly ProcessNode[], print: Printer): string
     const { node, stem, branch } = next
     if (drawn.has(node.entityId)) continue
     drawn.add(node.entityId)
-    lines.push(`${stem}${branch}${nodeText(node, print)}`)
+    lines.push(`${stem}${branch}${nodeText(node, print, commandCharactersMax)}`)
     const below = children.get(node.entityId) ?? []
     const nextStem = (stem + (branch === '' ? '' : branch === '├─ ' ? '│  ' : '   ')).slice(0, 120)
     for (const [index, child] of [...below.entries()].reverse()) {
@@ -95,9 +102,11 @@ export function treeLines(nodes: readonly ProcessNode[], print: Printer): string
   return ring > 0 ? [...lines, `(${ring} more, each its own ancestor: not drawn)`] : lines
 }
 
-function nodeText(node: ProcessNode, print: Printer): string {
+function nodeText(node: ProcessNode, print: Printer, commandCharactersMax: number): string {
   // A program may overwrite its own command line, and then pads it with blanks.
-  const what = printable((node.commandLine ?? node.executable ?? '?').trimEnd())
+  const what = printable(
+    clipped((node.commandLine ?? node.executable ?? '?').trimEnd(), commandCharactersMax),
+  )
   const found = node.detections.length > 0 ? `  ▲ ${printable(node.detections.join(', '))}` : ''
   const user = node.user === null ? '' : `  ${printable(node.user)}`
   const ended = node.endedAt === null ? '' : `  ended ${print.time(node.endedAt)}`

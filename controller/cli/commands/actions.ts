@@ -119,7 +119,11 @@ function proofLines({ steps }: Action): string[] {
     ([, value]) => value !== null && value !== '',
   )
   if (proof.length === 0) return []
-  return ['Proof', ...proof.map(([name, value]) => `  ${printable(`${name.padEnd(14)}  ${String(value)}`)}`)]
+  const width = Math.max(...proof.map(([name]) => name.length))
+  return [
+    'Measured',
+    ...proof.map(([name, value]) => `  ${printable(`${name.padEnd(width)}  ${String(value)}`)}`),
+  ]
 }
 
 /** Each change as a line of JSON. */

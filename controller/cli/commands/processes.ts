@@ -6,9 +6,11 @@ import type { ProcessNode } from '../../incidents/incident.ts'
 import { carryOut, requestFrom } from '../action-flow.ts'
 import { type Command, type CommandContext, EXIT, Failure, usage } from '../command.ts'
 import { queryEvents, textOf } from '../event-rows.ts'
-import { readTree, treeLines } from '../process-tree.ts'
+import { COMMAND_CHARACTERS, readTree, treeLines } from '../process-tree.ts'
 import { findHost, incidentId, readHosts } from '../records.ts'
 
+/** Of Linux on 64 bits (proc(5)). */
+const PID_MAX = 4_194_304
 const ENTITY = /^([0-9a-f]{8})\.([0-9a-f]{8})\.([0-9]{1,10})\.([0-9]{1,15})$/
 
 export const PROCESS_COMMANDS: readonly Command[] = [
@@ -33,7 +35,11 @@ export const PROCESS_COMMANDS: readonly Command[] = [
       if (nodes.length === 0) context.note('No processes are known.')
       context.print.block(
         nodes,
-        treeLines(nodes, context.print),
+        treeLines(
+          nodes,
+          context.print,
+          context.options.text('output') === 'wide' ? undefined : COMMAND_CHARACTERS,
+        ),
         nodes.map(({ entityId }) => entityId).join('\n'),
       )
       return EXIT.ok
@@ -95,6 +101,8 @@ async function processTarget(
   entity: string,
 ): Promise<{ host: Host; target: ProcessTarget }> {
   const [, agent = '', boot = '', pid = '', ticks = ''] = ENTITY.exec(checkedEntity(entity)) ?? []
+  if (Number(pid) < 2) throw usage('the first process of a host is never ended')
+  if (Number(pid) > PID_MAX) throw usage(`${entity} names no process: a pid is at most ${PID_MAX}`)
   const host = findHost(hosts, agent)
   if (!host.bootId?.replaceAll('-', '').startsWith(boot)) {
     throw new Failure(
