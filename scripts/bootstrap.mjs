@@ -85,6 +85,12 @@ function findNode() {
   process.exit(1)
 }
 
+/** A command that a person waits for starts in half the time when what it loads was compiled before. */
+function cacheFor(name) {
+  if (!name.startsWith('controller/cli/')) return {}
+  return { NODE_COMPILE_CACHE: join(root, 'build', 'compile-cache') }
+}
+
 /** Runs in the foreground: signals of the terminal reach the child by themselves, others are passed on. */
 function run(node, nodeArgs) {
   const path = `${dirname(node)}:${join(root, 'node_modules', '.bin')}:${process.env.PATH ?? ''}`
@@ -92,7 +98,7 @@ function run(node, nodeArgs) {
   const flags = ['--disable-warning=ExperimentalWarning', '--disable-sigusr1']
   const child = spawn(node, [...flags, ...nodeArgs], {
     stdio: 'inherit',
-    env: { ...process.env, PATH: path },
+    env: { ...cacheFor(script), ...process.env, PATH: path },
   })
   process.on('SIGINT', () => {})
   for (const signal of ['SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal))
