@@ -1,4 +1,7 @@
-/** Files waiting to be examined: bounded, one entry for each content, what just happened before what was asked. */
+/**
+ * Files waiting to be examined: bounded, one entry for each content. What just happened comes first, then files
+ * that were examined a moment ago and have rested, then what was asked for.
+ */
 import type { ScanTarget } from './open-target.ts'
 import type { ScanOutcome } from './scanner.ts'
 
@@ -8,6 +11,8 @@ export interface ScanJob {
   readonly key: string
   readonly target: ScanTarget
   readonly listeners: OutcomeListener[]
+  /** Not to be taken before this time: a file that is written without end must not hold up new ones. */
+  readonly restsUntilMs: number
   /** Children that were lost while they examined it. */
   lostCount: number
 }
@@ -15,10 +20,12 @@ export interface ScanJob {
 export interface ScanQueue {
   readonly size: number
   /** Adds, joins what waits already, or drops the oldest to make room: the dropped jobs are returned. */
-  add(key: string, target: ScanTarget, listener: OutcomeListener): readonly ScanJob[]
+  add(key: string, target: ScanTarget, listener: OutcomeListener, restsUntilMs: number): readonly ScanJob[]
   /** Puts back what was taken, in front. */
   putBack(job: ScanJob): void
-  take(): ScanJob | null
+  take(nowMs: number): ScanJob | null
+  /** When the next resting file may be taken; infinity when none rests. */
+  nextRestedMs(): number
   takeAll(): ScanJob[]
 }
 
@@ -28,6 +35,7 @@ const LISTENERS_MAX = 256
 export function createScanQueue(jobsMax: number): ScanQueue {
   // Maps keep the order of insertion: the first entry is the oldest.
   const fresh = new Map<string, ScanJob>()
+  const resting = new Map<string, ScanJob>()
   const asked = new Map<string, ScanJob>()
   let front: ScanJob | null = null
 
@@ -38,18 +46,27 @@ export function createScanQueue(jobsMax: number): ScanQueue {
     return first.value
   }
 
+  const firstRested = (nowMs: number): ScanJob | null => {
+    for (const job of resting.values()) {
+      if (job.restsUntilMs > nowMs) continue
+      resting.delete(job.key)
+      return job
+    }
+    return null
+  }
+
   return {
     get size() {
-      return fresh.size + asked.size + (front === null ? 0 : 1)
+      return fresh.size + resting.size + asked.size + (front === null ? 0 : 1)
     },
-    add(key, target, listener) {
-      const jobs = target.why === 'asked' ? asked : fresh
+    add(key, target, listener, restsUntilMs) {
+      const jobs = target.why === 'asked' ? asked : restsUntilMs > 0 ? resting : fresh
       const present = jobs.get(key)
       if (present !== undefined && present.listeners.length < LISTENERS_MAX) {
         present.listeners.push(listener)
         return []
       }
-      const job: ScanJob = { key, target, listeners: [listener], lostCount: 0 }
+      const job: ScanJob = { key, target, listeners: [listener], restsUntilMs, lostCount: 0 }
       if (present !== undefined) return [job]
       jobs.set(key, job)
       if (jobs.size <= jobsMax) return []
@@ -59,15 +76,26 @@ export function createScanQueue(jobsMax: number): ScanQueue {
     putBack(job) {
       front = job
     },
-    take() {
-      const job = front ?? firstOf(fresh) ?? firstOf(asked)
+    nextRestedMs: () =>
+      [...resting.values()].reduce(
+        (least, job) => Math.min(least, job.restsUntilMs),
+        Number.POSITIVE_INFINITY,
+      ),
+    take(nowMs) {
+      const job = front ?? firstOf(fresh) ?? firstRested(nowMs) ?? firstOf(asked)
       front = null
       return job
     },
     takeAll() {
-      const all = [...(front === null ? [] : [front]), ...fresh.values(), ...asked.values()]
+      const all = [
+        ...(front === null ? [] : [front]),
+        ...fresh.values(),
+        ...resting.values(),
+        ...asked.values(),
+      ]
       front = null
       fresh.clear()
+      resting.clear()
       asked.clear()
       return all
     },

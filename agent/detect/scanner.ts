@@ -103,6 +103,17 @@ export interface Scanner {
   status(): ScannerStatus
 }
 
+/**
+ * A path that was examined more than three times within ten seconds rests twenty times as long as that took, and
+ * at least a second: a log or a database that is written without end takes a twentieth of the scanner, and new
+ * files do not wait behind it. What it holds in the end is examined all the same.
+ */
+const BURST_MAX = 3
+const BURST_MS = 10_000
+const REST_FACTOR = 20
+const REST_MS_MIN = 1_000
+const REST_MS_MAX = 60_000
+const RECENT_PATHS_MAX = 4_096
 /** A child that lived this long is sound: the next restart is quick again. */
 const SOUND_AFTER_MS = 10_000
 
@@ -117,6 +128,8 @@ export function createScanner(options: ScannerOptions): Scanner {
   const limits: ScannerLimits = { ...SCANNER_LIMITS, ...options.limits }
   const { logger, clock } = options
   const queue = createScanQueue(limits.queueMax)
+  /** By path: how often a written file was examined of late, and when it may be again. */
+  const recent = createLru<{ sinceMs: number; count: number; restsUntilMs: number }>(RECENT_PATHS_MAX)
   const ownFiles = createOwnFiles(options.ownFolders, clock)
   const byInode = createLru<Known>(limits.identitiesMax)
   const byContent = createLru<ContentFacts>(limits.identitiesMax)
@@ -192,8 +205,22 @@ export function createScanner(options: ScannerOptions): Scanner {
     }
   }
 
+  function noteWritten(key: string, tookMs: number): void {
+    const nowMs = clock()
+    const before = recent.get(key)
+    const count = before !== undefined && nowMs - before.sinceMs < BURST_MS ? before.count + 1 : 1
+    const restMs = Math.min(REST_MS_MAX, Math.max(REST_MS_MIN, REST_FACTOR * tookMs))
+    recent.set(key, {
+      sinceMs: count === 1 || before === undefined ? nowMs : before.sinceMs,
+      count,
+      restsUntilMs: count > BURST_MAX ? nowMs + restMs : 0,
+    })
+  }
+
   async function examineOpened(job: ScanJob, worker: ScannerChild, fd: number, identity: OpenedIdentity) {
+    const startedMs = clock()
     const answer = await worker.examine(fd)
+    if (job.target.why === 'written') noteWritten(job.key, Math.max(0, clock() - startedMs))
     switch (answer.kind) {
       case 'reply':
         if (answer.reply.kind === 'unreadable') {
@@ -222,14 +249,17 @@ export function createScanner(options: ScannerOptions): Scanner {
   async function nextJob(worker: ScannerChild, signal: AbortSignal): Promise<ScanJob | null> {
     for (;;) {
       if (signal.aborted || worker.isGone()) return null
-      const job = queue.take()
+      const job = queue.take(clock())
       if (job !== null) return job
+      const restMs = queue.nextRestedMs() - clock()
+      const rested = restMs < REST_MS_MAX * 2 ? setTimeout(() => wake?.(), Math.max(1, restMs)) : undefined
       // Woken by `submit` and by the end of the child. A race against `exited` here would hold one more
       // reaction for each file as long as the child lives.
       await new Promise<void>((resolve) => {
         wake = resolve
       })
       wake = null
+      clearTimeout(rested)
     }
   }
 
@@ -286,7 +316,9 @@ export function createScanner(options: ScannerOptions): Scanner {
       listener({ kind: 'skipped', reason: 'stopped', detail: 'the scanner is stopped' })
       return
     }
-    for (const dropped of queue.add(targetKey(target), target, listener)) {
+    const key = targetKey(target)
+    const untilMs = target.why === 'written' ? (recent.get(key)?.restsUntilMs ?? 0) : 0
+    for (const dropped of queue.add(key, target, listener, untilMs > clock() ? untilMs : 0)) {
       skip(dropped, 'queue-full', 'more files than can be examined')
     }
     wake?.()
