@@ -19,8 +19,8 @@ export function createTestProcesses(): TestProcesses {
     started.push(child)
     if (child.pid === undefined) throw new Error(`${command} did not start`)
     // Until exec, the child still looks like this process.
-    const name = command.split('/').at(-1)
-    await waitFor(() => readStat(child.pid ?? 0)?.name === name?.slice(0, 15))
+    const own = readStat(process.pid)?.name
+    await waitFor(() => readStat(child.pid ?? 0)?.name !== own)
     return child.pid
   }
   return {
