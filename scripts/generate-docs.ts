@@ -5,6 +5,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { AGENT_SETTINGS } from '../agent/config/settings.ts'
+import { CHANGE_OPTIONS, COMMANDS, GLOBAL_OPTIONS } from '../controller/cli/run.ts'
 import { CONTROLLER_SETTINGS } from '../controller/config/settings.ts'
 import { CLASS_OF_ACTION, EVENT_SCHEMAS, type EventAction } from '../shared/events/event.ts'
 import type { SettingTable } from '../shared/node/settings.ts'
@@ -156,7 +157,41 @@ function settingsDocument(): string {
   ].join('\n\n')
 }
 
+function commandsDocument(): string {
+  const cell = (text: string) => text.replaceAll('|', '\\|')
+  const options = (rows: readonly { readonly flags: string; readonly summary: string }[]) =>
+    [
+      '| flag | meaning |',
+      '|---|---|',
+      ...rows.map(({ flags, summary }) => `| \`${cell(flags)}\` | ${cell(summary)} |`),
+    ].join('\n')
+  const section = ({ name, summary, example, ...command }: (typeof COMMANDS)[number]) => {
+    const forms = (command.arguments ?? []).map(({ form }) => form)
+    const rows = [
+      ...(command.arguments ?? []).map(({ form, summary: told }) => ({ flags: form, summary: told })),
+      ...(command.options ?? []),
+    ]
+    return [
+      `## ${['cordon', name, ...forms].join(' ')}`,
+      `${summary.charAt(0).toUpperCase()}${summary.slice(1)}.${command.changes ? ' Takes the flags of [changes](#changes), too.' : ''}`,
+      `    ${example}`,
+      ...(rows.length === 0 ? [] : [options(rows)]),
+    ].join('\n\n')
+  }
+  return [
+    GENERATED,
+    '# The operators’ commands',
+    'Data goes to standard output, remarks and questions to standard error. Exit codes: 0 ok, 1 failed, 2 usage, 3 cancelled, 4 not signed in or not allowed, 5 not found, 6 partly done, 7 waits for approval, 8 waited too long, 130 Ctrl-C.',
+    ...COMMANDS.map(section),
+    '## Changes',
+    options(CHANGE_OPTIONS),
+    '## Everywhere',
+    options(GLOBAL_OPTIONS),
+  ].join('\n\n')
+}
+
 const DOCUMENTS = {
+  'docs/cli.md': commandsDocument,
   'docs/protocol.md': protocolDocument,
   'docs/events.md': eventsDocument,
   'docs/settings.md': settingsDocument,

@@ -192,7 +192,8 @@ function named(leaf: Program): Record<string, unknown> {
   return values
 }
 
-const CHANGE_OPTIONS: NonNullable<Command['options']> = [
+/** Of verbs that change something. */
+export const CHANGE_OPTIONS: NonNullable<Command['options']> = [
   { flags: '--reason <text>', summary: 'why; it is signed and kept' },
   { flags: '--incident <id>', summary: 'incident that this belongs to' },
   { flags: '--ttl <duration>', summary: 'expires unless it began by then (default 15m, at most 1d)' },
@@ -204,7 +205,7 @@ const CHANGE_OPTIONS: NonNullable<Command['options']> = [
   { flags: '--passphrase-stdin', summary: 'read the key’s passphrase from standard input' },
 ]
 
-const GLOBAL_OPTIONS: NonNullable<Command['options']> = [
+export const GLOBAL_OPTIONS: NonNullable<Command['options']> = [
   { flags: '--json <fields>', summary: 'JSON; --json=id,state keeps these fields' },
   {
     flags: '-o, --output <form>',

@@ -160,7 +160,7 @@ function hostFields({ print, io }: CommandContext, host: Host) {
     ...host.sensors.map((each) => ({
       title: `Sensor ${printable(each.name)}`,
       value: () =>
-        `${each.inForce ? 'in force' : 'NOT in force'}: ${each.reason}; seen ${each.seen}, lost ${each.lost}`,
+        `${each.inForce ? 'in force' : 'not in force'}: ${each.reason}; seen ${each.seen}, lost ${each.lost}`,
     })),
     { title: 'Buffer', value: () => `${host.bufferedRows} rows wait, ${host.droppedRows} dropped` },
   ]
