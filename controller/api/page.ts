@@ -15,7 +15,7 @@ p{margin:0 0 12px;color:var(--quiet);max-width:64ch}
 .state{display:inline-flex;gap:8px;align-items:center;font-size:12.5px;color:var(--quiet)}
 .state::before{content:"";width:8px;height:8px;border-radius:50%;background:var(--good)}
 dl{margin:0;border-top:1px solid var(--line)}
-dl>div{display:grid;grid-template-columns:minmax(0,1fr) minmax(0,1fr);align-items:baseline;gap:4px 20px;padding:8px 0;border-bottom:1px solid var(--line)}
+dl>div{display:grid;grid-template-columns:minmax(0,11fr) minmax(0,9fr);align-items:baseline;gap:4px 20px;padding:8px 0;border-bottom:1px solid var(--line)}
 dt{font:12.5px/1.6 "JetBrains Mono",ui-monospace,monospace;font-variant-ligatures:none;overflow-wrap:anywhere}
 dd{margin:0;color:var(--quiet);font-size:13px}
 code{font:12.5px "JetBrains Mono",ui-monospace,monospace;font-variant-ligatures:none}

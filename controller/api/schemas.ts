@@ -95,7 +95,7 @@ export const TokenAnswer = Closed({ token: Text(1_024), expiresAt: Timestamp, ur
 export type TokenAnswer = Static<typeof TokenAnswer>
 
 /** `active`: every status but closed. */
-export const INCIDENT_FILTERS = [...INCIDENT_STATUSES, 'active'] as const
+const INCIDENT_FILTERS = [...INCIDENT_STATUSES, 'active'] as const
 /** Fewer than elsewhere, for each names its hosts. */
 export const INCIDENT_LIMIT_MAX = 1_000
 export const IncidentQuery = Closed({

@@ -123,7 +123,7 @@ function actionLines({ incident, actions }: IncidentStory): string[] {
 }
 
 /** Such as `+312 ms` or `+2 h 5 min`. */
-export function after(durationMs: number): string {
+function after(durationMs: number): string {
   const sign = durationMs < 0 ? '-' : '+'
   const ms = Math.abs(durationMs)
   if (ms < 10_000) return `${sign}${ms} ms`
