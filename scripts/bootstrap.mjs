@@ -11,6 +11,8 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
+/** How long a signal of the terminal may take to have its effect on the child. */
+const SIGNAL_GRACE_MS = 300
 const stampPath = join(root, 'node_modules', '.cordon-installed')
 
 const args = process.argv.slice(2)
@@ -100,7 +102,8 @@ function run(node, nodeArgs) {
     stdio: 'inherit',
     env: { ...cacheFor(script), ...process.env, PATH: path },
   })
-  process.on('SIGINT', () => {})
+  // A terminal's Ctrl-C reaches the child by itself; an INT that was sent to this process alone is passed on.
+  process.on('SIGINT', () => setTimeout(() => child.kill('SIGINT'), SIGNAL_GRACE_MS))
   for (const signal of ['SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal))
   child.on('error', (error) => {
     console.error(`cordon: ${node} could not be started: ${error.message}`)

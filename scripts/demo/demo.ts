@@ -279,15 +279,14 @@ async function followActions(
   const told = new Map<string, number>()
   for (const untilMs = Date.now() + CONTAINMENT_WAIT_MS; ; await sleep(POLL_MS)) {
     const actions = (await operator.actions(incidentId)).filter((action) => ids.has(action.id))
-    for (const action of actions) {
-      const from = told.get(action.id) ?? 0
-      for (const step of action.steps.slice(from)) {
-        say(
-          `+${String(Date.parse(step.at) - attack.startedMs).padStart(5)} ms  ${action.action} ${step.state}: ${step.reason} (${step.by})`,
-        )
-      }
-      told.set(action.id, action.steps.length)
+    const news = actions.flatMap((action) =>
+      action.steps.slice(told.get(action.id) ?? 0).map((step) => ({ step, action: action.action })),
+    )
+    for (const { step, action } of news.sort((a, b) => a.step.at.localeCompare(b.step.at))) {
+      const afterMs = String(Date.parse(step.at) - attack.startedMs).padStart(5)
+      say(`+${afterMs} ms  ${action} ${step.state}: ${step.reason} (${step.by})`)
     }
+    for (const action of actions) told.set(action.id, action.steps.length)
     const ended = actions.every((action) => FINAL_STATES.has(action.state))
     if ((ended && actions.length === ids.size) || Date.now() > untilMs) return actions
   }
