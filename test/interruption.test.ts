@@ -18,6 +18,7 @@ import {
   balance,
   bufferedEvents,
   readBuffer,
+  readMarks,
   readStored,
   storedUpTo,
 } from './testing/databases.ts'
@@ -45,15 +46,15 @@ const status = async () =>
   JSON.parse((await runProgram(AGENT, ['status', '--json'], stage.agentState)).stdout)
 
 test('an agent that is killed goes on with its sequences, and tells of the time that it missed', async () => {
-  const before = readBuffer(stage.folders.agent)
+  const before = readMarks(stage.folders.agent)
   {
     await using _load = startLoad(stage.folder, 200)
-    const grown = () => expect(readBuffer(stage.folders.agent).made[0]).toBeGreaterThan(0)
+    const grown = () => expect(readMarks(stage.folders.agent).made[0]).toBeGreaterThan(0)
     await vi.waitFor(grown, WAIT)
     await stage.killAgent()
     await stage.startAgent()
   }
-  const after = readBuffer(stage.folders.agent)
+  const after = readMarks(stage.folders.agent)
   expect(after.streamId).toBe(before.streamId)
   await expectWhole()
   const stored = readStored(stage.folders.controller, stage.agentId, after.streamId)
@@ -81,10 +82,10 @@ test('a controller that is killed while events flow loses none that it acknowled
     await stage.observer.detectionOf(await one.drop('before.txt'))
     await two.drop('during.txt')
     await stage.killController()
-    const acknowledged = readBuffer(stage.folders.agent)
-    const stored = readStored(stage.folders.controller, stage.agentId, acknowledged.streamId)
-    for (const [eventClass, last] of acknowledged.acknowledged.entries()) {
-      expect(storedUpTo(stored)[eventClass]).toBeGreaterThanOrEqual(last)
+    const { streamId, acknowledged } = readMarks(stage.folders.agent)
+    const stored = storedUpTo(stage.folders.controller, stage.agentId, streamId)
+    for (const [eventClass, last] of acknowledged.entries()) {
+      expect(stored[eventClass]).toBeGreaterThanOrEqual(last)
     }
     await three.drop('meanwhile.txt')
     await stage.startController()

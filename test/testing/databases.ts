@@ -6,7 +6,13 @@ import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import { vi } from 'vitest'
-import { type CordonEvent, EVENT_CLASSES } from '../../shared/events/event.ts'
+import {
+  CLASS_OF_ACTION,
+  type CordonEvent,
+  EVENT_CLASSES,
+  type EventAction,
+  type EventClass,
+} from '../../shared/events/event.ts'
 
 type Fields = Readonly<Record<string, unknown>>
 
@@ -17,13 +23,16 @@ export interface Row {
   readonly event: Fields
 }
 
-export interface Buffer {
+export interface Marks {
   readonly streamId: string
-  readonly rows: readonly Row[]
   /** Sequences that were made so far, by class. */
   readonly made: readonly number[]
   /** What the agent knew on disk to be acknowledged; memory may know more. */
   readonly acknowledged: readonly number[]
+}
+
+export interface Buffer extends Marks {
+  readonly rows: readonly Row[]
 }
 
 function withDatabase<Value>(path: string, read: (db: Database.Database) => Value): Value {
@@ -40,52 +49,83 @@ const rowOf = (row: { class: number; sequence: number; body: string }): Row => (
   event: JSON.parse(row.body) as CordonEvent,
 })
 
-export function readBuffer(agentFolder: string): Buffer {
-  return withDatabase(join(agentFolder, 'buffer.db'), (db) => {
-    const states = db
-      .prepare<[], { next: number; acknowledged: number }>(
-        'SELECT next_sequence AS next, acknowledged FROM class ORDER BY class',
-      )
-      .all()
-    const rows = EVENT_CLASSES.flatMap((eventClass) =>
-      db
-        .prepare<[], { class: number; sequence: number; body: string }>(
-          `SELECT ${eventClass} AS class, sequence, body FROM class_${eventClass} ORDER BY sequence`,
-        )
-        .all(),
+function marksIn(db: Database.Database): Marks {
+  const states = db
+    .prepare<[], { next: number; acknowledged: number }>(
+      'SELECT next_sequence AS next, acknowledged FROM class ORDER BY class',
     )
-    return {
-      streamId: String(db.prepare('SELECT stream_id FROM stream').pluck().get()),
-      rows: rows.map(rowOf),
-      made: states.map(({ next }) => next - 1),
-      acknowledged: states.map(({ acknowledged }) => acknowledged),
-    }
-  })
+    .all()
+  return {
+    streamId: String(db.prepare('SELECT stream_id FROM stream').pluck().get()),
+    made: states.map(({ next }) => next - 1),
+    acknowledged: states.map(({ acknowledged }) => acknowledged),
+  }
+}
+
+function rowsIn(db: Database.Database, eventClass: EventClass): Row[] {
+  return db
+    .prepare<[], { class: number; sequence: number; body: string }>(
+      `SELECT ${eventClass} AS class, sequence, body FROM class_${eventClass} ORDER BY sequence`,
+    )
+    .all()
+    .map(rowOf)
+}
+
+/** Where the agent's stream stands: cheap, however much the buffer holds. */
+export function readMarks(agentFolder: string): Marks {
+  return withDatabase(join(agentFolder, 'buffer.db'), marksIn)
+}
+
+export function readBuffer(agentFolder: string): Buffer {
+  return withDatabase(join(agentFolder, 'buffer.db'), (db) => ({
+    ...marksIn(db),
+    rows: EVENT_CLASSES.flatMap((eventClass) => rowsIn(db, eventClass)),
+  }))
 }
 
 /** Events of an action in the agent's buffer, oldest first. */
-export function bufferedEvents(agentFolder: string, action: string): readonly Fields[] {
-  return readBuffer(agentFolder)
-    .rows.map(({ event }) => event)
-    .filter((event) => event['event.action'] === action)
+export function bufferedEvents(agentFolder: string, action: EventAction): readonly Fields[] {
+  return withDatabase(join(agentFolder, 'buffer.db'), (db) =>
+    rowsIn(db, CLASS_OF_ACTION[action])
+      .map(({ event }) => event)
+      .filter((event) => event['event.action'] === action),
+  )
 }
+
+/** Asks each of the controller's event files, oldest first. */
+function askEventFiles<Value>(controllerFolder: string, ask: (db: Database.Database) => Value[]): Value[] {
+  const folder = join(controllerFolder, 'events')
+  const files = existsSync(folder) ? readdirSync(folder).filter((name) => name.endsWith('.db')) : []
+  return files.sort().flatMap((name) => withDatabase(join(folder, name), ask))
+}
+
+const STORED = `FROM event e JOIN batch b ON b.id = e.batch JOIN stream s ON s.id = b.stream
+  JOIN agent a ON a.id = s.agent WHERE a.agent_id = ? AND s.stream_id = ?`
 
 /** Every row that the controller stored of one stream, in the order in which it stored them. */
 export function readStored(controllerFolder: string, agentId: string, streamId: string): readonly Row[] {
-  const folder = join(controllerFolder, 'events')
-  const files = existsSync(folder) ? readdirSync(folder).filter((name) => name.endsWith('.db')) : []
-  return files.sort().flatMap((name) =>
-    withDatabase(join(folder, name), (db) =>
-      db
-        .prepare<[string, string], { class: number; sequence: number; body: string }>(
-          `SELECT s.class, b.first_sequence + e.id - b.first_event AS sequence, CAST(e.body AS TEXT) AS body
-           FROM event e JOIN batch b ON b.id = e.batch JOIN stream s ON s.id = b.stream
-             JOIN agent a ON a.id = s.agent
-           WHERE a.agent_id = ? AND s.stream_id = ? ORDER BY e.id`,
-        )
-        .all(agentId, streamId)
-        .map(rowOf),
-    ),
+  return askEventFiles(controllerFolder, (db) =>
+    db
+      .prepare<[string, string], { class: number; sequence: number; body: string }>(
+        `SELECT s.class, b.first_sequence + e.id - b.first_event AS sequence, CAST(e.body AS TEXT) AS body
+         ${STORED} ORDER BY e.id`,
+      )
+      .all(agentId, streamId)
+      .map(rowOf),
+  )
+}
+
+/** Highest stored sequence of one stream by class. */
+export function storedUpTo(controllerFolder: string, agentId: string, streamId: string): readonly number[] {
+  const found = askEventFiles(controllerFolder, (db) =>
+    db
+      .prepare<[string, string], { class: number; last: number }>(
+        `SELECT s.class, max(b.first_sequence + e.id - b.first_event) AS last ${STORED} GROUP BY s.class`,
+      )
+      .all(agentId, streamId),
+  )
+  return EVENT_CLASSES.map((eventClass) =>
+    found.reduce((last, row) => (row.class === eventClass ? Math.max(last, row.last) : last), 0),
   )
 }
 
@@ -128,24 +168,16 @@ export function balance(made: Buffer, stored: readonly Row[]): Balance {
   return { missing, storedTwice, different, storedRows: stored.length }
 }
 
-/** Highest stored sequence by class. */
-export function storedUpTo(stored: readonly Row[]): readonly number[] {
-  return EVENT_CLASSES.map((eventClass) =>
-    stored.reduce((last, row) => (row.class === eventClass ? Math.max(last, row.sequence) : last), 0),
-  )
-}
-
-/** Waits until the controller has everything that the agent had made at the time of the call. */
+/** Waits until the controller has everything that the agent had made at the time of the call, and reads it. */
 export async function awaitDelivery(agentFolder: string, controllerFolder: string, agentId: string) {
-  const { streamId, made } = readBuffer(agentFolder)
-  return await vi.waitFor(
+  const { streamId, made } = readMarks(agentFolder)
+  await vi.waitFor(
     () => {
-      const stored = readStored(controllerFolder, agentId, streamId)
-      const upTo = storedUpTo(stored)
+      const upTo = storedUpTo(controllerFolder, agentId, streamId)
       const behind = made.filter((last, eventClass) => (upTo[eventClass] ?? 0) < last)
       if (behind.length > 0) throw new Error(`made up to ${made}, stored up to ${upTo}`)
-      return stored
     },
     { timeout: 60_000, interval: 200 },
   )
+  return readStored(controllerFolder, agentId, streamId)
 }
