@@ -25,7 +25,7 @@ import { createObserver, type Observer } from './observer.ts'
 export const isRoot = process.getuid?.() === 0
 
 /** Small keys: making those of a real ceremony takes seconds. */
-export const SMALL_KEYS = { rootKeyBits: 2_048, issuerKeyBits: 2_048, scryptCost: 2 ** 10 }
+const SMALL_KEYS = { rootKeyBits: 2_048, issuerKeyBits: 2_048, scryptCost: 2 ** 10 }
 
 export interface Stage {
   readonly folder: string
