@@ -7,6 +7,7 @@ export default defineConfig({
   test: {
     include: ['{agent,controller,shared,scripts,test}/**/*.test.ts'],
     pool: 'forks',
+    maxWorkers: 2,
     testTimeout: 60_000,
     hookTimeout: 60_000,
     // Tests start the programs some hundred times: what Node compiled once is not compiled again.
