@@ -97,6 +97,8 @@ export async function runAgent(
     logger,
     clock,
     onSpawn(pid) {
+      // The pid of the scanner before it may be anybody's by now.
+      for (const before of ownPids) if (before !== process.pid) ownPids.delete(before)
       ownPids.add(pid)
       const startTicks = platform.readProcess(pid)?.process.startTicks
       if (startTicks !== undefined) layers.exclude({ pid, startTicks })
