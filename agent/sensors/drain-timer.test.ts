@@ -37,21 +37,43 @@ test.each([1, 2])('an error in call %i ends it with that error', async (failing)
 test('a quiet source is looked at less often, and a busy one again as often as before', async () => {
   vi.useFakeTimers()
   try {
+    vi.advanceTimersByTime(7)
     const stop = new AbortController()
     const looks: number[] = []
     let isBusy = false
-    const startedMs = Date.now()
     const ended = drainEvery(25, stop.signal, () => {
-      looks.push(Date.now() - startedMs)
+      looks.push(performance.now())
       return isBusy
     })
-    await vi.advanceTimersByTimeAsync(375)
-    expect(looks).toEqual([0, 25, 50, 75, 100, 125, 150, 175, 275, 375])
+    await vi.advanceTimersByTimeAsync(400)
+    // On multiples of the interval, then of three times the interval.
+    expect(looks).toEqual([7, 25, 50, 75, 100, 125, 150, 175, 225, 300, 375])
     isBusy = true
-    await vi.advanceTimersByTimeAsync(150)
-    expect(looks.slice(10)).toEqual([475, 500, 525])
+    await vi.advanceTimersByTimeAsync(120)
+    expect(looks.slice(11)).toEqual([450, 475, 500, 525])
     stop.abort()
     await ended
+  } finally {
+    vi.useRealTimers()
+  }
+})
+
+test('two sources with one interval are looked at in the same wake-up', async () => {
+  vi.useFakeTimers()
+  try {
+    const stop = new AbortController()
+    const looks: number[] = []
+    const look = () => {
+      looks.push(performance.now())
+      return true
+    }
+    const first = drainEvery(25, stop.signal, look)
+    vi.advanceTimersByTime(11)
+    const second = drainEvery(25, stop.signal, look)
+    await vi.advanceTimersByTimeAsync(40)
+    expect(looks).toEqual([0, 11, 25, 25, 50, 50])
+    stop.abort()
+    await Promise.all([first, second])
   } finally {
     vi.useRealTimers()
   }

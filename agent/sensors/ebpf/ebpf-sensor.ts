@@ -42,7 +42,7 @@ export interface EbpfSensor extends Sensor {
 
 /** The programs are attached by the time that `run` returns its promise, which rejects when they cannot be. */
 export function createEbpfSensor(options: EbpfSensorOptions): EbpfSensor {
-  const { native, drainIntervalMs = 25, ringBytes = ringBytesDefault, excluded = [] } = options
+  const { native, drainIntervalMs = 40, ringBytes = ringBytesDefault, excluded = [] } = options
   const waiting: ProcessKey[] = [...excluded]
   let running: ProgramsHandle | undefined
   let drain: ReturnType<typeof createDrain> | undefined

@@ -48,7 +48,7 @@ export interface FanotifySensor extends Sensor {
 export function createFanotifySensor(options: FanotifySensorOptions): FanotifySensor {
   const {
     native,
-    drainIntervalMs = 25,
+    drainIntervalMs = 40,
     rescanIntervalMs = 5_000,
     clock = Date.now,
     listMountPoints,
