@@ -13,8 +13,8 @@ export const AGENT = 'agent/main.ts'
 const CLI = 'controller/cli/cordon.ts'
 
 /**
- * The agent collects its garbage on the main thread alone: its heap is small, and V8's helper threads, which wake
- * for each collection, cost a fifth of its CPU at 1,000 processes a second.
+ * The agent collects its garbage on the main thread alone: its heap is small, and V8's helper threads would wake
+ * for each collection (docs/adr/0006-quiet-agent.md says what was measured).
  */
 const AGENT_NODE_ARGS = ['--single-threaded-gc']
 
