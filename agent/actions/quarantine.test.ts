@@ -3,11 +3,13 @@ import { createHash, randomBytes } from 'node:crypto'
 import {
   appendFileSync,
   chmodSync,
+  closeSync,
   existsSync,
   linkSync,
   lstatSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   readFileSync,
   realpathSync,
@@ -19,7 +21,7 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, onTestFinished, test } from 'vitest'
 import type { FileTarget } from '../../shared/protocol/commands.ts'
 import type { Action } from './action.ts'
 import { createInterlock } from './interlock.ts'
@@ -166,9 +168,10 @@ test('the same content dropped again at the path is not proved away by the first
   writeFileSync(path, 'content')
   const first = request(targetOf(path))
   const action = quarantine()
+  // Held open, the first file keeps its inode number: no later one gets it, on any filesystem.
+  const held = openSync(path, 'r')
+  onTestFinished(() => closeSync(held))
   expect(await life(action, first)).toMatchObject({ kind: 'proved' })
-  // Keeps the freed inode number from being used again.
-  writeFileSync(join(folder, 'between'), '')
   writeFileSync(path, 'content')
   expect(await action.probe(first, null, never())).toMatchObject({
     kind: 'disproved',
