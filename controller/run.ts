@@ -7,6 +7,7 @@ import { aborted, runEvery, runTogether } from '../shared/node/loop.ts'
 import { agentFacingTlsOptions } from '../shared/node/tls.ts'
 import { createApi } from './api/app.ts'
 import type { Services } from './api/services.ts'
+import { consoleFiles } from './api/static-files.ts'
 import { createAlerts } from './audit/alerts.ts'
 import { createAuditLog } from './audit/audit-log.ts'
 import { openControllerAuthority, paths } from './ceremony.ts'
@@ -30,6 +31,7 @@ import { createRegistry, type PkiAlert } from './pki/registry.ts'
 import { createChangeFeed } from './state/change-feed.ts'
 import { openState } from './state/state.ts'
 import { openEmbeddedEventStore } from './store/events/embedded-event-store.ts'
+import { eventAt } from './store/events/event-at.ts'
 import { createTail } from './store/events/tail.ts'
 
 const RETENTION_INTERVAL_MS = 3_600_000
@@ -190,7 +192,7 @@ export async function runController(
     enrolment,
     incidents: createIncidentService({ state, store, audit, announce, nowMs }),
     actions: dispatch,
-    events: store,
+    events: { query: store.query, at: (cursor) => eventAt(store, cursor) },
     changes,
     audit,
     keyset: createKeysetService({
@@ -207,6 +209,7 @@ export async function runController(
     operators,
     publicUrl: settings.publicUrl ?? `http://localhost:${settings.apiPort}`,
     logger,
+    console: consoleFiles(),
   })
 
   try {

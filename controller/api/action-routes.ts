@@ -2,7 +2,17 @@
 import Type from 'typebox'
 import { Action, type ActionError, ActionPlan, ActionRequest, Approval } from '../dispatch/action.ts'
 import { type Answer, answer, defineRoute, type Route, refuse } from './route.ts'
-import { ActionQuery, Actions, ChangeAnswer, Closed, EventQueryText, Events, Reason } from './schemas.ts'
+import {
+  ActionQuery,
+  Actions,
+  ChangeAnswer,
+  Closed,
+  EventAtQuery,
+  EventQueryText,
+  Events,
+  Reason,
+  StoredEventAnswer,
+} from './schemas.ts'
 
 const Hex16 = Type.String({ pattern: '^[0-9a-f]{32}$' })
 const params = Closed({ id: Hex16 })
@@ -139,6 +149,23 @@ export const ACTION_ROUTES: readonly Route[] = [
     },
     async ({ services, query: { format: _format, ...query } }) =>
       answer({ events: [...(await services.events.query(query))] }),
+  ),
+  defineRoute(
+    {
+      method: 'GET',
+      path: '/events/at',
+      name: 'event',
+      access: 'viewer',
+      summary: 'One stored event by its cursor.',
+      query: EventAtQuery,
+      response: StoredEventAnswer,
+    },
+    async ({ services, query: { cursor } }) => {
+      const event = await services.events.at(cursor)
+      return event
+        ? answer(event)
+        : refuse('notFound', 'no event is stored there', 'Events are dropped after their retention.')
+    },
   ),
   defineRoute(
     {

@@ -60,6 +60,8 @@ function addressOf(route: Route): string {
   return `${controller.url}/api/v1${route.path}`
     .replace(':id', ids[kind] ?? '')
     .replace(':name', 'nobody-here')
+    .replace(':entity', ENTITY_ID)
+    .concat(route.name === 'event' ? '?cursor=0001' : '')
 }
 
 async function call(

@@ -31,6 +31,7 @@ import type { Access, Call, Route } from './route.ts'
 import { ROUTES } from './routes.ts'
 import { API_PREFIX } from './schemas.ts'
 import type { Services } from './services.ts'
+import { addConsole, type ConsoleFiles } from './static-files.ts'
 
 const BODY_BYTES_MAX = 256 * 1024
 const URL_CHARACTERS_MAX = 8 * 1024
@@ -46,6 +47,8 @@ export interface ApiOptions {
   /** Further values of the Host header that are answered. */
   readonly allowedHosts?: readonly string[]
   readonly logger: Logger
+  /** Null or left out: not built, and a page says so. */
+  readonly console?: ConsoleFiles | null
   readonly requestsPerMinuteMax?: number
   readonly handlerTimeoutMs?: number
   readonly streamLimits?: StreamLimits
@@ -188,9 +191,14 @@ function addGuards(app: FastifyInstance, context: Context): void {
 }
 
 function addPages(app: FastifyInstance, context: Context): void {
-  const pages = [
+  const { console: files } = context.options
+  if (files) addConsole(app, files)
+  const firstPage = [
     { path: '/', type: 'text/html; charset=utf-8', text: () => pageAt(context.served.place.origin) },
     { path: '/cordon.css', type: 'text/css; charset=utf-8', text: () => STYLE },
+  ]
+  const pages = [
+    ...(files ? [] : firstPage),
     { path: '/icon.svg', type: 'image/svg+xml', text: () => ICON },
     {
       path: '/api/openapi.json',

@@ -1,4 +1,5 @@
 /** Hosts, enrolment, the keyset and the audit log. */
+import { selectHosts } from './host-list.ts'
 import { answer, defineRoute, type Route, refuse } from './route.ts'
 import {
   AgentIdText,
@@ -7,6 +8,7 @@ import {
   Done,
   Format,
   HostAnswer,
+  HostQuery,
   Hosts,
   KeysetAnswer,
   KeysetReplaced,
@@ -28,8 +30,8 @@ export const FLEET_ROUTES: readonly Route[] = [
       path: '/hosts',
       name: 'hosts',
       access: 'viewer',
-      summary: 'Lists the enrolled hosts.',
-      query: Closed({ format: Format }),
+      summary: 'Lists the enrolled hosts: those that fit, in the order asked for.',
+      query: HostQuery,
       response: Hosts,
       csv: {
         list: 'hosts',
@@ -45,7 +47,10 @@ export const FLEET_ROUTES: readonly Route[] = [
         },
       },
     },
-    ({ services }) => answer({ hosts: services.hosts.list().map(hostAnswer) }),
+    ({ services, query: { format: _format, ...filter } }) => {
+      const { hosts, states, ...counts } = selectHosts(services.hosts.list(), filter)
+      return answer({ ...counts, hosts: hosts.map(hostAnswer), states: [...states] })
+    },
   ),
   defineRoute(
     {

@@ -1,8 +1,11 @@
 /** Incidents: what happened, in which order, by which processes, and what people noted. */
 
+import { EntityId } from '../../shared/events/event.ts'
+import { nextSteps } from '../cli/next-steps.ts'
 import { Incident } from '../incidents/incident.ts'
 import { answer, defineRoute, type Route, refuse } from './route.ts'
 import {
+  AgentIdText,
   Closed,
   Detections,
   Done,
@@ -11,13 +14,16 @@ import {
   IncidentQuery,
   Incidents,
   Limit,
+  NextSteps,
   NoteRequest,
   Processes,
+  ProcessesQuery,
   Reason,
   Timeline,
 } from './schemas.ts'
 
 const params = Closed({ id: IncidentIdText })
+const ACTIONS_WEIGHED_MAX = 500
 const DETECTIONS_CSV = {
   list: 'detections',
   columns: {
@@ -134,12 +140,49 @@ export const INCIDENT_ROUTES: readonly Route[] = [
       access: 'viewer',
       summary: 'The processes of an incident with their parents.',
       params,
+      query: ProcessesQuery,
       response: Processes,
     },
-    async ({ services, params: { id } }) =>
+    async ({ services, params: { id }, query: { scope } }) =>
       services.incidents.get(id)
-        ? answer({ processes: [...(await services.incidents.processTree(id))] })
+        ? answer({ processes: [...(await services.incidents.processTree(id, scope))] })
         : none(id),
+  ),
+  defineRoute(
+    {
+      method: 'GET',
+      path: '/hosts/:id/processes/:entity/children',
+      name: 'processChildren',
+      access: 'viewer',
+      summary: 'The processes that one process started.',
+      params: Closed({ id: AgentIdText, entity: EntityId }),
+      response: Processes,
+    },
+    async ({ services, params: { id, entity } }) =>
+      answer({ processes: [...(await services.incidents.childrenOf(id, entity))] }),
+  ),
+  defineRoute(
+    {
+      method: 'GET',
+      path: '/incidents/:id/next',
+      name: 'incidentNextSteps',
+      access: 'viewer',
+      summary: 'What an operator would do next, as commands to type.',
+      params,
+      response: NextSteps,
+    },
+    async ({ services, params: { id } }) => {
+      const incident = services.incidents.get(id)
+      if (incident === undefined) return none(id)
+      const steps = nextSteps({
+        incident,
+        detections: services.incidents.detections(id),
+        processes: await services.incidents.processTree(id, 'path'),
+        actions: services.actions.list({ incidentId: id, limit: ACTIONS_WEIGHED_MAX }),
+        hosts: services.hosts.list(),
+      })
+      return answer({ steps: [...steps] })
+    },
   ),
   defineRoute(
     {

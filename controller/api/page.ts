@@ -55,7 +55,7 @@ export function pageAt(origin: string): string {
 <main>
 <header><img src="/icon.svg" alt=""><h1>Cordon controller</h1></header>
 <p class="state">This controller is running at ${address}</p>
-<p>Cordon watches a fleet of hosts, groups what it detects into incidents, and carries out what operators sign: on the host, with proof. Operators work with the program <code>cordon</code>; from a checkout that is <code>npm run --silent cordon --</code> and the rest of the command.</p>
+<p>Cordon watches a fleet of hosts, groups what it detects into incidents, and carries out what operators sign: on the host, with proof. The console in the browser is not built here: <code>npm run build</code> makes it, and the next start serves it. Operators work with the program <code>cordon</code>; from a checkout that is <code>npm run --silent cordon --</code> and the rest of the command.</p>
 <h2>First commands</h2>
 <dl>
 ${rows}

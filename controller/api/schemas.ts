@@ -13,6 +13,7 @@ import {
 } from '../incidents/incident.ts'
 import { PASSWORD_CHARACTERS_MAX } from '../operators/password.ts'
 import { ROLES } from '../operators/role.ts'
+import { HOST_SORTS } from './host-list.ts'
 
 /** Every route of the table is below it. */
 export const API_PREFIX = '/api/v1'
@@ -86,7 +87,27 @@ export const HostAnswer = Closed({
   bufferedRows: Type.Integer({ minimum: 0 }),
   droppedRows: Type.Integer({ minimum: 0 }),
 })
-export const Hosts = Closed({ hosts: Type.Array(HostAnswer) })
+/** A part of a list: `offset` goes past what came before. */
+const Offset = Type.Optional(Type.Integer({ minimum: 0, maximum: 10_000_000 }))
+const Order = Type.Optional(Words(['ascending', 'descending']))
+export const HostQuery = Closed({
+  /** Part of a name, id, address or operating system. */
+  search: Type.Optional(Type.String({ maxLength: 256 })),
+  state: Type.Optional(HostAnswer.properties.state),
+  sort: Type.Optional(Words(HOST_SORTS)),
+  order: Order,
+  offset: Offset,
+  /** All of them when it is left out. */
+  limit: Type.Optional(Type.Integer({ minimum: 1, maximum: LIST_LIMIT_MAX })),
+  format: Format,
+})
+export const Hosts = Closed({
+  hosts: Type.Array(HostAnswer),
+  /** How many fit what was asked for, of how many in the fleet. */
+  matching: Type.Integer({ minimum: 0 }),
+  total: Type.Integer({ minimum: 0 }),
+  states: Type.Array(Closed({ state: HostAnswer.properties.state, count: Type.Integer({ minimum: 0 }) })),
+})
 
 export const TokenRequest = Closed({
   ttlMs: Type.Optional(Type.Integer({ minimum: 1_000, maximum: 3_600_000 })),
@@ -106,7 +127,12 @@ export const IncidentQuery = Closed({
 export const Incidents = Closed({ incidents: Type.Array(Incident) })
 export const Detections = Closed({ detections: Type.Array(DetectionRecord) })
 export const Timeline = Closed({ entries: Type.Array(TimelineEntry) })
+/** `path`: detected processes and their ancestors alone; `all`: what descends from them, too. */
+export const ProcessesQuery = Closed({ scope: Type.Optional(Words(['path', 'all'])) })
 export const Processes = Closed({ processes: Type.Array(ProcessNode) })
+export const NextSteps = Closed({
+  steps: Type.Array(Closed({ why: Type.String(), command: Type.Union([Type.String(), Type.Null()]) })),
+})
 export const NoteRequest = Closed({ text: Type.String({ minLength: 1, maxLength: 2_048 }) })
 
 export const ActionQuery = Closed({
@@ -147,6 +173,7 @@ export const StoredEventAnswer = Closed({
   event: Type.Unsafe<CordonEvent>(Type.Union(EVENT_ACTIONS.map((action) => EVENT_SCHEMAS[action]))),
 })
 export const Events = Closed({ events: Type.Array(StoredEventAnswer) })
+export const EventAtQuery = Closed({ cursor: Type.String({ minLength: 1, maxLength: 128 }) })
 
 const Base64 = (bytesMax: number) =>
   Type.String({ maxLength: Math.ceil(bytesMax / 3) * 4, pattern: '^[A-Za-z0-9+/]*={0,2}$' })

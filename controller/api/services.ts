@@ -62,7 +62,10 @@ export interface IncidentService {
   /** Of all incidents, the last stored first. */
   recentDetections(limit: number): readonly DetectionRecord[]
   timeline(id: string): Promise<readonly TimelineEntry[]>
-  processTree(id: string): Promise<readonly ProcessNode[]>
+  /** `path`: without what descends from the detected processes. */
+  processTree(id: string, scope?: 'path' | 'all'): Promise<readonly ProcessNode[]>
+  /** The processes that one process started, as far as events tell of them. */
+  childrenOf(agentId: string, entityId: string): Promise<readonly ProcessNode[]>
   note(id: string, by: string, text: string): boolean
   close(id: string, by: string, reason: string): boolean
 }
@@ -85,6 +88,7 @@ export interface ActionService {
 
 export interface EventService {
   query(query: EventQuery): Promise<readonly StoredEvent[]>
+  at(cursor: string): Promise<StoredEvent | undefined>
 }
 
 /** One change, for live views. Consumers fetch what they show; the stream only says what changed. */

@@ -37,6 +37,7 @@ export function actionEntries(action: ActionRow, steps: readonly StepRow[]): rea
         SUMMARY_CHARACTERS_MAX,
       ),
       reference: action.command_id,
+      until: null,
     }))
 }
 

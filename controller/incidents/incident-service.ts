@@ -8,7 +8,7 @@ import { timestamp } from '../state/timestamp.ts'
 import type { EventStore } from '../store/event-store.ts'
 import type { DetectionRecord, Incident } from './incident.ts'
 import { incidentId, incidentNumber } from './incident-id.ts'
-import { buildProcessTree } from './process-tree.ts'
+import { buildProcessTree, readChildren } from './process-tree.ts'
 import { buildTimeline } from './timeline.ts'
 
 const LIST_MAX = 1_000
@@ -62,10 +62,11 @@ export function createIncidentService(dependencies: IncidentDependencies): Incid
       const row = rowOf(id)
       return row === undefined ? [] : buildTimeline({ state, store }, row)
     },
-    async processTree(id) {
+    async processTree(id, scope = 'all') {
       const row = rowOf(id)
-      return row === undefined ? [] : buildProcessTree(store, state.detections.ofIncident(row.number))
+      return row === undefined ? [] : buildProcessTree(store, state.detections.ofIncident(row.number), scope)
     },
+    childrenOf: (agentId, entityId) => readChildren(store, agentId, entityId),
     note(id, by, text) {
       const row = rowOf(id)
       if (row === undefined) return false

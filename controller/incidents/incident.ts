@@ -84,6 +84,8 @@ export const TimelineEntry = Type.Object(
     summary: Text(2_048),
     /** Id of the detection or action, or cursor of the event, that this entry tells of. */
     reference: Type.Union([Text(128), Type.Null()]),
+    /** End of a time in which a host could not see, when it is known. */
+    until: Type.Union([Timestamp, Type.Null()]),
   },
   closed,
 )

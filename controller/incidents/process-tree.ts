@@ -8,7 +8,7 @@ import type { DetectionRow } from '../state/detections-table.ts'
 import type { EventQuery, EventStore } from '../store/event-store.ts'
 import type { ProcessNode } from './incident.ts'
 
-const NODES_MAX = 300
+const NODES_MAX = 600
 const DESCENDANT_DEPTH_MAX = 8
 const CHILDREN_MAX = 100
 const RULES_PER_NODE_MAX = 64
@@ -25,7 +25,30 @@ type Store = Pick<EventStore, 'query'>
 export async function buildProcessTree(
   store: Store,
   detections: readonly DetectionRow[],
+  scope: 'path' | 'all' = 'all',
 ): Promise<readonly ProcessNode[]> {
+  const { nodes, add } = createDrafts()
+  // Detected processes first, so that a long ancestry never leaves one out.
+  for (const row of detections) addDetected(row, add)
+  for (const row of detections) addAncestors(row, add)
+  const suspects = [...nodes.values()].filter(({ detections: rules }) => rules.length > 0)
+  await fill(store, [...nodes.values()])
+  if (scope === 'all') await addDescendants(store, suspects, add)
+  return finished(nodes)
+}
+
+/** The processes that one process started, for a tree that grows as it is opened. */
+export async function readChildren(
+  store: Store,
+  agentId: string,
+  entityId: string,
+): Promise<readonly ProcessNode[]> {
+  const { nodes, add } = createDrafts()
+  await addDescendants(store, [emptyNode(agentId, entityId)], add, 1)
+  return finished(nodes)
+}
+
+function createDrafts(): { readonly nodes: ReadonlyMap<string, Draft>; readonly add: Add } {
   const nodes = new Map<string, Draft>()
   const add = (agentId: string, entityId: string): Draft | undefined => {
     const key = `${agentId} ${entityId}`
@@ -35,12 +58,10 @@ export async function buildProcessTree(
     nodes.set(key, draft)
     return draft
   }
-  // Detected processes first, so that a long ancestry never leaves one out.
-  for (const row of detections) addDetected(row, add)
-  for (const row of detections) addAncestors(row, add)
-  const suspects = [...nodes.values()].filter(({ detections: rules }) => rules.length > 0)
-  await fill(store, [...nodes.values()])
-  await addDescendants(store, suspects, add)
+  return { nodes, add }
+}
+
+function finished(nodes: ReadonlyMap<string, Draft>): readonly ProcessNode[] {
   return [...nodes.values()].map(({ agentId: _agentId, ...node }) => node)
 }
 
@@ -84,10 +105,15 @@ function addAncestors(row: DetectionRow, add: Add): void {
   }
 }
 
-async function addDescendants(store: Store, suspects: readonly Draft[], add: Add): Promise<void> {
+async function addDescendants(
+  store: Store,
+  suspects: readonly Draft[],
+  add: Add,
+  depthMax = DESCENDANT_DEPTH_MAX,
+): Promise<void> {
   let generation = suspects
   const visited = new Set(suspects.map(({ agentId, entityId }) => `${agentId} ${entityId}`))
-  for (let depth = 0; depth < DESCENDANT_DEPTH_MAX && generation.length > 0; depth += 1) {
+  for (let depth = 0; depth < depthMax && generation.length > 0; depth += 1) {
     const next: Draft[] = []
     for (const [agentId, parents] of byAgent(generation)) {
       const counts = new Map<string, number>()

@@ -45,6 +45,7 @@ export async function buildTimeline(
       hostName: null,
       summary: clipped(kind === 'note' ? `${by}: ${text}` : `${text} (${by})`, SUMMARY_CHARACTERS_MAX),
       reference: null,
+      until: null,
     })),
   ]
   const seen = [
@@ -74,6 +75,7 @@ function detectionEntry(row: DetectionRow): TimelineEntry {
       SUMMARY_CHARACTERS_MAX,
     ),
     reference: row.id,
+    until: null,
   }
 }
 
@@ -114,6 +116,7 @@ async function suspectEntries(
         hostName,
         summary,
         reference: cursor.slice(0, 128),
+        until: null,
       })
     }
   }
@@ -164,7 +167,7 @@ async function read(
     const reason = error instanceof Error ? error.message : String(error)
     const summary = clipped(`Some events could not be read: ${reason}`, SUMMARY_CHARACTERS_MAX)
     const at = timestamp(query.fromMs ?? 0)
-    return { found: [], problems: [{ at, kind: 'status', hostName, summary, reference: null }] }
+    return { found: [], problems: [{ at, kind: 'status', hostName, summary, reference: null, until: null }] }
   }
 }
 
@@ -224,23 +227,29 @@ function activityOf(
 
 function agentNews(
   event: CordonEvent,
-): { readonly at: string; readonly kind: 'blind' | 'agent'; readonly summary: string } | undefined {
+): (Pick<TimelineEntry, 'at' | 'summary' | 'until'> & { readonly kind: 'blind' | 'agent' }) | undefined {
   const at = event['@timestamp']
+  const until = null
   switch (event['event.action']) {
     case 'gap':
-      return { at: event['cordon.gap.started'], kind: 'blind', summary: gapInWords(event) }
+      return {
+        at: event['cordon.gap.started'],
+        kind: 'blind',
+        summary: gapInWords(event),
+        until: event['cordon.gap.ended'],
+      }
     case 'tamper':
-      return { at, kind: 'agent', summary: clipped(`Tampering: ${event['event.reason']}`, 1_024) }
+      return { at, kind: 'agent', summary: clipped(`Tampering: ${event['event.reason']}`, 1_024), until }
     case 'agent-started':
-      return { at, kind: 'agent', summary: `The agent started (version ${event['agent.version']}).` }
+      return { at, kind: 'agent', summary: `The agent started (version ${event['agent.version']}).`, until }
     case 'agent-stopped': {
       const summary = `The agent stopped, and nothing is seen until it starts: ${event['event.reason']}`
-      return { at, kind: 'blind', summary: clipped(summary, SUMMARY_CHARACTERS_MAX) }
+      return { at, kind: 'blind', summary: clipped(summary, SUMMARY_CHARACTERS_MAX), until }
     }
     case 'sensor-changed': {
       const state = event['cordon.sensor.in_force'] ? 'is in force' : 'is not in force'
       const summary = `Sensor ${event['cordon.sensor.name']} ${state}: ${event['event.reason']}`
-      return { at, kind: 'agent', summary: clipped(summary, SUMMARY_CHARACTERS_MAX) }
+      return { at, kind: 'agent', summary: clipped(summary, SUMMARY_CHARACTERS_MAX), until }
     }
     default:
       return undefined

@@ -86,6 +86,7 @@ export const TIMELINE: readonly TimelineEntry[] = [
     hostName: 'web-1',
     summary: 'sh started',
     reference: null,
+    until: null,
   }),
   record<TimelineEntry>({
     at: AT,
@@ -93,6 +94,7 @@ export const TIMELINE: readonly TimelineEntry[] = [
     hostName: 'web-1',
     summary: 'Test file',
     reference: DETECTION.id,
+    until: null,
   }),
 ]
 

@@ -125,6 +125,8 @@ function createWorld() {
       recentDetections: () => [DETECTION],
       timeline: async () => TIMELINE,
       processTree: async () => PROCESSES,
+      childrenOf: async (_agentId, entityId) =>
+        PROCESSES.filter(({ parentEntityId }) => parentEntityId === entityId),
       note: (id, by, text) => incidents.has(id) && notes.push(`${by}: ${text}`) > 0,
       close: (id, by, reason) => incidents.has(id) && notes.push(`${by} closed: ${reason}`) > 0,
     },
@@ -134,6 +136,7 @@ function createWorld() {
         const found = events.filter((row) => matches(row, query))
         return (query.order === 'descending' ? found.reverse() : found).slice(0, query.limit)
       },
+      at: async (cursor) => events.find((row) => row.cursor === cursor),
     },
     changes: {
       subscribe(listener, signal) {

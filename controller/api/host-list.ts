@@ -1,0 +1,73 @@
+/** Hosts in the selection and order that a client asks for: no browser has to sort a fleet. Pure. */
+import type { Host } from './services.ts'
+
+export const HOST_SORTS = ['hostName', 'state', 'lastSeenAt', 'certificateExpiresAt', 'bufferedRows'] as const
+
+export interface HostFilter {
+  /** Part of a name, id, address or operating system, in any case. */
+  readonly search?: string
+  readonly state?: Host['state']
+  readonly sort?: (typeof HOST_SORTS)[number]
+  readonly order?: 'ascending' | 'descending'
+  readonly offset?: number
+  readonly limit?: number
+}
+
+export interface HostSelection {
+  readonly hosts: readonly Host[]
+  /** How many fit, of which `hosts` is a part. */
+  readonly matching: number
+  readonly total: number
+  /** Of the whole fleet, whatever was asked for. */
+  readonly states: readonly { readonly state: Host['state']; readonly count: number }[]
+}
+
+/** What asks for attention first. */
+const STATE_RANK: readonly string[] = ['silent', 'held', 'isolated', 'connected', 'revoked']
+
+export function selectHosts(all: readonly Host[], filter: HostFilter): HostSelection {
+  const counts = new Map<Host['state'], number>()
+  for (const { state } of all) counts.set(state, (counts.get(state) ?? 0) + 1)
+  const search = filter.search?.toLowerCase() ?? ''
+  const found = all.filter(
+    (host) =>
+      (filter.state === undefined || host.state === filter.state) &&
+      (search === '' || searchedTexts(host).some((text) => text.toLowerCase().includes(search))),
+  )
+  const { sort, offset = 0 } = filter
+  const direction = filter.order === 'descending' ? -1 : 1
+  const sorted =
+    sort === undefined
+      ? found
+      : found.toSorted(
+          (left, right) =>
+            direction * compare(keyOf(left, sort), keyOf(right, sort)) ||
+            compare(left.hostName, right.hostName) ||
+            compare(left.agentId, right.agentId),
+        )
+  return {
+    hosts: sorted.slice(offset, filter.limit === undefined ? undefined : offset + filter.limit),
+    matching: found.length,
+    total: all.length,
+    states: [...counts].map(([state, count]) => ({ state, count })),
+  }
+}
+
+function searchedTexts({ hostName, agentId, inventory }: Host): readonly string[] {
+  return [
+    hostName,
+    agentId,
+    inventory.operatingSystem,
+    inventory.operatingSystemVersion,
+    ...inventory.addresses,
+  ]
+}
+
+function keyOf(host: Host, sort: (typeof HOST_SORTS)[number]): string | number {
+  if (sort === 'state') return STATE_RANK.indexOf(host.state)
+  return host[sort] ?? ''
+}
+
+function compare(left: string | number, right: string | number): number {
+  return left < right ? -1 : left > right ? 1 : 0
+}
