@@ -25,6 +25,7 @@ import { AgentError } from './error.ts'
 import { agentStarted, agentStopped, sensorChanged, tampered } from './health/events.ts'
 import { foreignCode } from './health/foreign-code.ts'
 import { collectInventory } from './health/inventory.ts'
+import { createServiceNotifier } from './health/notify.ts'
 import type { StatusReport } from './health/report.ts'
 import { serveStatus } from './health/status-socket.ts'
 import { type Identity, openIdentity } from './identity/identity.ts'
@@ -32,6 +33,7 @@ import { loadNative } from './native/addon.ts'
 import { createPidfdOpener, openProcessByPid } from './platform/linux/processes.ts'
 import { scannerProgram } from './platform/linux/program.ts'
 import { startScannerProcess } from './platform/linux/scanner-process.ts'
+import { notifySender } from './platform/linux/systemd.ts'
 import { selectPlatform } from './platform/platform.ts'
 import { createEventBuilder } from './sensors/event-builder.ts'
 import { createLayers } from './sensors/layers.ts'
@@ -67,6 +69,14 @@ export async function runAgent(
   const identity = openOrFail(stateFolder)
   const native = loadNative()
   if (!native.ok) logger.warn({ reason: native.reason }, 'the native addon is missing: fallback sensors')
+
+  const serviceManager = createServiceNotifier({
+    environment: process.env,
+    pid: process.pid,
+    send: notifySender(native.ok ? native.native : null),
+    signal,
+    warn: (reason) => logger.warn({ reason }, 'systemd was not told'),
+  })
 
   const bootId = platform.readBootId()
   const ownPids = new Set<number>([process.pid])
@@ -336,6 +346,7 @@ export async function runAgent(
         const until = clock() + READY_WAIT_MS
         while (!stop.aborted && clock() < until && !isReady()) await pause(50, stop)
         const inForce = sensors.status().filter((sensor) => sensor.inForce)
+        serviceManager.ready(`sensors in force: ${inForce.map((sensor) => sensor.name).join(', ')}`)
         ready({ agentId: identity.agentId, pid: process.pid, sensors: inForce.map((sensor) => sensor.name) })
         await aborted(stop)
       },

@@ -97,8 +97,13 @@ const functionNames: readonly (keyof NativeAddon)[] = [
   ...(['bpfProbe', 'bpfOpen', 'bpfDrain', 'bpfCounters', 'bpfExclude', 'bpfClose'] as const),
   ...(['fanotifyOpen', 'fanotifyMark', 'fanotifyForget', 'fanotifyDrain', 'fanotifyClose'] as const),
   ...(['socketPair', 'sendDescriptor', 'receiveDescriptor'] as const),
-  ...(['pidfdOpen', 'pidfdSendSignal', 'pidfdWaitExited', 'enterSandbox'] as const),
+  ...(['pidfdOpen', 'pidfdSendSignal', 'pidfdWaitExited', 'enterSandbox', 'notifyService'] as const),
+  ...(['listAttributes', 'getAttribute', 'setAttribute', 'removeAttribute'] as const),
+  ...(['setTimes', 'renameNew'] as const),
 ]
+
+  /** One datagram to the socket of the service manager, `@name` for an abstract one. Never waits: EAGAIN. */
+  notifyService(socketPath: string, payload: Buffer): void
 
 const mend = 'run `node scripts/build-native.ts` (needs gcc, on Linux on x86-64)'
 

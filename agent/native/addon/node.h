@@ -48,4 +48,5 @@ bool export_descriptors(napi_env env, napi_value exports);
 bool export_pidfd(napi_env env, napi_value exports);
 bool export_sandbox(napi_env env, napi_value exports);
 
+bool export_notify(napi_env env, napi_value exports);
 #endif

@@ -27,3 +27,10 @@ export function compileGenerateExec(folder: string): string {
   execFileSync('gcc', ['-O2', '-o', output, join(import.meta.dirname, 'generate-exec.c')])
   return output
 }
+
+/** Compiles `receive-datagrams.c` into `folder` and returns the program's path. */
+export function compileReceiveDatagrams(folder: string): string {
+  const output = join(folder, 'receive-datagrams')
+  execFileSync('gcc', ['-O2', '-o', output, join(import.meta.dirname, 'receive-datagrams.c')])
+  return output
+}
