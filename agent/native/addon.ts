@@ -98,8 +98,6 @@ const functionNames: readonly (keyof NativeAddon)[] = [
   ...(['fanotifyOpen', 'fanotifyMark', 'fanotifyForget', 'fanotifyDrain', 'fanotifyClose'] as const),
   ...(['socketPair', 'sendDescriptor', 'receiveDescriptor'] as const),
   ...(['pidfdOpen', 'pidfdSendSignal', 'pidfdWaitExited', 'enterSandbox', 'notifyService'] as const),
-  ...(['listAttributes', 'getAttribute', 'setAttribute', 'removeAttribute'] as const),
-  ...(['setTimes', 'renameNew'] as const),
 ]
 
   /** One datagram to the socket of the service manager, `@name` for an abstract one. Never waits: EAGAIN. */
