@@ -2,14 +2,13 @@
  * Takes hold of a file that a command names, when all but its content is as signed: the path without links,
  * the inode, the kind, the size, and a place that the agent may touch.
  */
-import { type BigIntStats, realpathSync } from 'node:fs'
-import { type FileHandle, statfs } from 'node:fs/promises'
+import type { BigIntStats } from 'node:fs'
+import type { FileHandle } from 'node:fs/promises'
 import { pause } from '../../shared/node/loop.ts'
 import type { FileTarget } from '../../shared/protocol/commands.ts'
 import {
   type FileProblem,
   holdEntry,
-  liesIn,
   notRegular,
   openHeld,
   openPlace,
@@ -17,6 +16,7 @@ import {
   problem,
 } from '../platform/linux/files.ts'
 import type { Interlock } from './interlock.ts'
+import { createPlaceGuard } from './place-guard.ts'
 import type { Vault } from './vault.ts'
 
 export interface FileHolderOptions {
@@ -42,16 +42,6 @@ const COMES_AND_GOES: ReadonlySet<FileProblem['code']> = new Set([
   'otherFile',
   'notDirectory',
 ])
-const KERNEL_FOLDERS = ['/proc', '/sys', '/dev'].map((path) => Buffer.from(path))
-/** A folder of ordinary files that anyone may write, whatever its name. */
-const SHARED_MEMORY = Buffer.from('/dev/shm')
-/** Magic numbers of file systems without files of their own (statfs(2)): proc, sysfs, cgroup, cgroup2, debugfs,
- * tracefs, securityfs, bpf, configfs, devpts. They may be mounted anywhere. */
-const KERNEL_FILE_SYSTEMS: ReadonlySet<number> = new Set([
-  0x9fa0, 0x62656572, 0x27e0eb, 0x63677270, 0x64626720, 0x74726163, 0x73636673, 0xcafe4a11, 0x62656570,
-  0x1cd1,
-])
-
 /** The target, held: the place it is in, the inode, and what was checked of both. */
 export interface Held extends AsyncDisposable {
   readonly kind: 'held'
@@ -62,7 +52,10 @@ export interface Held extends AsyncDisposable {
 
 export function createFileHolder(options: FileHolderOptions): FileHolder {
   const { vault } = options
-  const ownFolders = [...options.ownFolders, vault.folder].map(realFolder)
+  const refusedPlace = createPlaceGuard({
+    interlock: options.interlock,
+    ownFolders: [...options.ownFolders, vault.folder],
+  })
 
   async function holdNow(target: FileTarget): Promise<Held | FileProblem> {
     const path = exactPath(target)
@@ -94,20 +87,6 @@ export function createFileHolder(options: FileHolderOptions): FileHolder {
     return { kind: 'held', place, stat, content, [Symbol.asyncDispose]: () => keep.disposeAsync() }
   }
 
-  async function refusedPlace(place: Place): Promise<FileProblem | null> {
-    const real = Buffer.concat([place.realDirectory, Buffer.from('/'), place.name])
-    const inKernel = KERNEL_FOLDERS.some((folder) => liesIn(real, folder)) && !liesIn(real, SHARED_MEMORY)
-    const { type } = await statfs(`/proc/self/fd/${place.directory.fd}`)
-    if (inKernel || KERNEL_FILE_SYSTEMS.has(type)) {
-      return problem('denied', 'the path belongs to the kernel (/proc, /sys, /dev), where no files are taken')
-    }
-    if (ownFolders.some((folder) => liesIn(real, folder))) {
-      return problem('denied', "the path belongs to the agent's own folders")
-    }
-    const permission = options.interlock.permitsFile(real)
-    return permission.ok ? null : problem('denied', permission.reason)
-  }
-
   return {
     // An attacker who exchanges names in a loop must not get away by being out just when one look falls.
     async hold(target, enough, signal) {
@@ -122,17 +101,9 @@ export function createFileHolder(options: FileHolderOptions): FileHolder {
 }
 
 /** The bytes that were signed for; null when bytes and text are not two forms of one path. */
-export function exactPath(target: FileTarget): Buffer | null {
+export function exactPath(target: Pick<FileTarget, 'path' | 'pathBytes'>): Buffer | null {
   if (target.pathBytes === null) return Buffer.from(target.path)
   const bytes = Buffer.from(target.pathBytes, 'base64')
   // The operator read the text: other bytes than it shows must not hide behind it.
   return bytes.toString('utf8') === target.path ? bytes : null
-}
-
-function realFolder(folder: string): Buffer {
-  try {
-    return realpathSync(folder, 'buffer')
-  } catch {
-    return Buffer.from(folder)
-  }
 }

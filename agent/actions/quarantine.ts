@@ -237,7 +237,8 @@ function storedProof(entry: Manifest): Proof {
     contentHash: entry.sha256,
     device: entry.device,
     inode: entry.inode,
-    extendedAttributes: entry.extendedAttributes,
+    extendedAttributes: entry.extendedAttributes === 'notRead' ? 'notRead' : entry.extendedAttributes.length,
+    ...(entry.attributesLeft === 0 ? {} : { attributesNotKept: entry.attributesLeft }),
   }
 }
 

@@ -40,7 +40,8 @@ export interface Inode {
 }
 
 const sameInode = (stat: BigIntStats, inode: Inode) => stat.ino === inode.inode && stat.dev === inode.device
-const privateName = (id: string) => Buffer.from(`.cordon-${id}`)
+/** The private folder of a command, beside the file that it is about. */
+export const privateName = (id: string) => Buffer.from(`.cordon-${id}`)
 /** Where a file waits whose own name was occupied when it was put back. */
 const keptName = (id: string, index: number) =>
   Buffer.from(`cordon-kept-${id}${index === 0 ? '' : `-${index}`}`)
@@ -170,7 +171,7 @@ function takenIn(place: Place, id: string, privateFolder: FileHandle): Taken {
   return { kind: 'taken', place, id, privateFolder, [Symbol.asyncDispose]: () => privateFolder.close() }
 }
 
-async function makePrivateFolder(
+export async function makePrivateFolder(
   place: Place,
   id: string,
 ): Promise<{ readonly kind: 'directory'; readonly directory: FileHandle } | FileProblem> {
@@ -187,7 +188,7 @@ async function makePrivateFolder(
 }
 
 /** Ours, and closed to everybody else: who may rename it still cannot reach into it. */
-function isPrivate(folder: FileHandle): boolean {
+export function isPrivate(folder: FileHandle): boolean {
   const stat = fstatSync(folder.fd)
   return stat.isDirectory() && stat.uid === process.geteuid?.() && (stat.mode & 0o077) === 0
 }

@@ -11,8 +11,11 @@ import Type, { type Static } from 'typebox'
 import { removeFileDurably, writeFileDurably } from '../../shared/node/durable-file.ts'
 import { compileSchema, parseStrict } from '../../shared/protocol/parse.ts'
 import { errorCode } from './action.ts'
+import { ATTRIBUTES_MAX, type AttributeCalls, type KeptAttributes, readAttributes } from './attributes.ts'
 
 const Hex = (bytes: number) => Type.String({ pattern: `^[0-9a-f]{${bytes * 2}}$` })
+const Base64 = (bytesMax: number) =>
+  Type.String({ maxLength: Math.ceil(bytesMax / 3) * 4, pattern: '^[A-Za-z0-9+/]*={0,2}$' })
 const WholeNumber = Type.String({ pattern: '^-?[0-9]{1,24}$' })
 
 /** All that is needed to put the file back exactly as it was. Times in nanoseconds since 1970. */
@@ -37,8 +40,16 @@ const Manifest = Type.Object(
     modifiedNs: WholeNumber,
     changedNs: WholeNumber,
     bornNs: WholeNumber,
-    /** Node cannot read them: attributes and access lists are not kept, and a restore says so. */
-    extendedAttributes: Type.Literal('notRead'),
+    /** `notRead`: taken by an agent without its native addon, which does not know what the file carried. */
+    extendedAttributes: Type.Union([
+      Type.Literal('notRead'),
+      Type.Array(
+        Type.Object({ name: Base64(255), value: Base64(64 * 1024) }, { additionalProperties: false }),
+        { maxItems: ATTRIBUTES_MAX },
+      ),
+    ]),
+    /** Attributes beyond the bounds, which were not kept. */
+    attributesLeft: Type.Integer({ minimum: 0, maximum: 65_536 }),
     takenMs: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
     key: Hex(32),
     iv: Hex(12),
@@ -49,7 +60,7 @@ const Manifest = Type.Object(
 export type Manifest = Static<typeof Manifest>
 
 const manifestCheck = compileSchema(Manifest)
-const MANIFEST_BYTES_MAX = 32 * 1024
+const MANIFEST_BYTES_MAX = 512 * 1024
 const CHUNK_BYTES = 256 * 1024
 
 export interface VaultOptions {
@@ -59,6 +70,8 @@ export interface VaultOptions {
   readonly fileBytesMax: number
   /** Setting `quarantineBytesMax`: all files together. */
   readonly bytesMax: number
+  /** Reads extended attributes; null or left out: they are not kept. */
+  readonly attributes?: AttributeCalls | null
 }
 
 export interface StoreRequest {
@@ -137,7 +150,9 @@ export function createVault(options: VaultOptions): Vault {
     const cipher = createCipheriv('aes-256-gcm', seal.key, seal.iv).setAAD(boundTo(request))
     const hash = createHash('sha256')
     let sizeBytes = 0
+    let attributes: KeptAttributes
     try {
+      attributes = readAttributes(options.attributes ?? null, source.fd)
       const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW
       await using target = await open(contentPath(request.id), flags, 0o600)
       for await (const chunk of chunksOf(source, options.fileBytesMax, signal)) {
@@ -161,7 +176,7 @@ export function createVault(options: VaultOptions): Vault {
       return { kind: 'contentChanged', sha256 }
     }
     request.contentWritten?.()
-    const written = manifestOf(request, sizeBytes, seal, cipher.getAuthTag())
+    const written = manifestOf(request, { sizeBytes, attributes }, seal, cipher.getAuthTag())
     // Syncs the folder too, and with it the name of the content.
     writeFileDurably(manifestPath(request.id), JSON.stringify(written), 0o600)
     return { kind: 'stored', manifest: written }
@@ -259,7 +274,7 @@ export async function hashFile(file: FileHandle, bytesMax: number, signal: Abort
 
 function manifestOf(
   request: StoreRequest,
-  sizeBytes: number,
+  { sizeBytes, attributes }: { readonly sizeBytes: number; readonly attributes: KeptAttributes },
   seal: { readonly key: Buffer; readonly iv: Buffer },
   tag: Buffer,
 ): Manifest {
@@ -281,7 +296,8 @@ function manifestOf(
     modifiedNs: stat.mtimeNs.toString(),
     changedNs: stat.ctimeNs.toString(),
     bornNs: stat.birthtimeNs.toString(),
-    extendedAttributes: 'notRead',
+    extendedAttributes: attributes.kept,
+    attributesLeft: attributes.left,
     takenMs: request.takenMs,
     key: seal.key.toString('hex'),
     iv: seal.iv.toString('hex'),

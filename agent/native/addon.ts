@@ -5,6 +5,7 @@
  */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { carriesAddons, loadPackedAddon } from '../../shared/node/addons.ts'
 
 declare const programs: unique symbol
 declare const group: unique symbol
@@ -85,8 +86,22 @@ export interface NativeAddon {
   /** Whether the process has ended, waiting up to `timeoutMs` for it. */
   pidfdWaitExited(fd: number, timeoutMs: number): boolean
 
+  /** Names of the extended attributes of an open file, each ended by a zero byte. */
+  listAttributes(fd: number): Buffer
+  /** Null when there is none of that name. */
+  getAttribute(fd: number, name: Buffer): Buffer | null
+  setAttribute(fd: number, name: Buffer, value: Buffer): void
+  removeAttribute(fd: number, name: Buffer): void
+  /** Nanoseconds since 1970. */
+  setTimes(fd: number, accessedNs: bigint, modifiedNs: bigint): void
+  /** Renames between open directories. EEXIST when the new name is taken: nothing is ever replaced. */
+  renameNew(fromDirectoryFd: number, fromName: Buffer, toDirectoryFd: number, toName: Buffer): void
+
   /** Gives up, for good, what a process that reads hostile files does not need. */
   enterSandbox(options: SandboxOptions): SandboxResult
+
+  /** One datagram to the socket of the service manager, `@name` for an abstract one. Never waits: EAGAIN. */
+  notifyService(socketPath: string, payload: Buffer): void
 }
 
 export type NativeLoad =
@@ -98,31 +113,48 @@ const functionNames: readonly (keyof NativeAddon)[] = [
   ...(['fanotifyOpen', 'fanotifyMark', 'fanotifyForget', 'fanotifyDrain', 'fanotifyClose'] as const),
   ...(['socketPair', 'sendDescriptor', 'receiveDescriptor'] as const),
   ...(['pidfdOpen', 'pidfdSendSignal', 'pidfdWaitExited', 'enterSandbox', 'notifyService'] as const),
+  ...(['listAttributes', 'getAttribute', 'setAttribute', 'removeAttribute'] as const),
+  ...(['setTimes', 'renameNew'] as const),
 ]
-
-  /** One datagram to the socket of the service manager, `@name` for an abstract one. Never waits: EAGAIN. */
-  notifyService(socketPath: string, payload: Buffer): void
 
 const mend = 'run `node scripts/build-native.ts` (needs gcc, on Linux on x86-64)'
 
-/** Loads build/native/cordon.node, or the file at `path`. Never throws: the reason says what to do. */
-export function loadNative(path: string = defaultPath()): NativeLoad {
-  if (!existsSync(path)) return { ok: false, reason: `the native addon ${path} is missing: ${mend}` }
-  const module = { exports: {} as Partial<Record<string, unknown>> }
+type Exports = Partial<Record<string, unknown>>
+
+/**
+ * Loads what a packed program carries, build/native/cordon.node, or the file at `path`. Never throws: the reason
+ * says what to do.
+ */
+export function loadNative(path?: string): NativeLoad {
+  const isPacked = path === undefined && carriesAddons()
+  const file = path ?? defaultPath()
+  if (!isPacked && !existsSync(file)) {
+    return { ok: false, reason: `the native addon ${file} is missing: ${mend}` }
+  }
+  let exports: Exports
   try {
-    process.dlopen(module, path)
+    exports = isPacked ? (loadPackedAddon('cordon') as Exports) : loadFile(file)
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error)
-    return { ok: false, reason: `the native addon cannot be loaded (${message}): ${mend}` }
+    return {
+      ok: false,
+      reason: `the native addon cannot be loaded (${message})${isPacked ? '' : `: ${mend}`}`,
+    }
   }
-  const missing = functionNames.filter((name) => typeof module.exports[name] !== 'function')
+  const missing = functionNames.filter((name) => typeof exports[name] !== 'function')
   if (missing.length > 0) {
     return {
       ok: false,
       reason: `the native addon lacks ${missing.join(', ')}: it is of another version; ${mend}`,
     }
   }
-  return { ok: true, native: module.exports as unknown as NativeAddon }
+  return { ok: true, native: exports as unknown as NativeAddon }
+}
+
+function loadFile(path: string): Exports {
+  const module = { exports: {} as Exports }
+  process.dlopen(module, path)
+  return module.exports
 }
 
 function defaultPath(): string {

@@ -46,7 +46,8 @@ bool export_kernel_programs(napi_env env, napi_value exports);
 bool export_fanotify(napi_env env, napi_value exports);
 bool export_descriptors(napi_env env, napi_value exports);
 bool export_pidfd(napi_env env, napi_value exports);
+bool export_file_attributes(napi_env env, napi_value exports);
 bool export_sandbox(napi_env env, napi_value exports);
-
 bool export_notify(napi_env env, napi_value exports);
+
 #endif
