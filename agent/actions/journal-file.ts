@@ -48,7 +48,6 @@ interface JournalFileOptions {
   readonly path: string
   readonly clock: () => number
   readonly logger: Pick<Logger, 'error'>
-  readonly nativeBinding?: string
 }
 
 export interface JournalFile {
@@ -74,12 +73,8 @@ export function openJournalFile(options: JournalFileOptions): JournalFile {
   }
 }
 
-function openWhole({ path, nativeBinding }: JournalFileOptions): Sqlite {
-  const db = openSqlite({
-    path,
-    migrations: MIGRATIONS,
-    ...(nativeBinding === undefined ? {} : { nativeBinding }),
-  })
+function openWhole({ path }: JournalFileOptions): Sqlite {
+  const db = openSqlite({ path, migrations: MIGRATIONS })
   // Small enough to be looked at as a whole: damage is found now, not in the middle of an action.
   const found = db.pragma('quick_check(1)', { simple: true })
   if (found === 'ok') return db

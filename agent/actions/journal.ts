@@ -69,7 +69,6 @@ export interface JournalOptions {
   readonly logger: Pick<Logger, 'error'>
   /** Ended commands kept for answers to repeats and for `status`. */
   readonly endedMax?: number
-  readonly nativeBinding?: string
   /** Told once for each loss of what stood in the journal. */
   readonly lost: (reason: string) => void
 }

@@ -38,7 +38,6 @@ export interface BufferOptions {
   /** Pause between attempts while the disk takes nothing. */
   readonly retryMs?: number
   readonly pendingRowsMax?: number
-  readonly nativeBinding?: string
 }
 
 export interface BufferStats {

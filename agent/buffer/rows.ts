@@ -36,7 +36,6 @@ export interface OpenRows {
   readonly path: string
   readonly nowMs: number
   readonly checkpointPages: number
-  readonly nativeBinding?: string
 }
 
 /** Rows read at once: what a batch has no more room for is read in vain. */
@@ -72,7 +71,6 @@ export function openRows(options: OpenRows): BufferRows {
   const db = openSqlite({
     path: options.path,
     migrations: MIGRATIONS,
-    ...(options.nativeBinding === undefined ? {} : { nativeBinding: options.nativeBinding }),
   })
   try {
     db.pragma(`busy_timeout = ${LOCK_WAIT_MS}`)

@@ -30,7 +30,6 @@ export interface StorageOptions {
   readonly clock: () => number
   readonly plan: SpacePlan
   readonly pending: Pending
-  readonly nativeBinding?: string
 }
 
 const CRASH_REASON =
@@ -196,12 +195,11 @@ export class Storage {
   }
 
   #openRows(): BufferRows {
-    const { path, plan, nativeBinding } = this.#options
+    const { path, plan } = this.#options
     return openRows({
       path,
       nowMs: this.#now(),
       checkpointPages: plan.checkpointPages,
-      ...(nativeBinding === undefined ? {} : { nativeBinding }),
     })
   }
 

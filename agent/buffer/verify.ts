@@ -6,7 +6,7 @@ import { Buffer } from 'node:buffer'
 import Database from 'better-sqlite3'
 import { EVENT_CLASSES, type EventClass } from '../../shared/events/event.ts'
 import { CHAIN_START, chainHash } from '../../shared/node/batch.ts'
-import type { Sqlite } from '../../shared/node/sqlite.ts'
+import { type Sqlite, sqliteBinding } from '../../shared/node/sqlite.ts'
 
 export type BufferVerdict =
   | {
@@ -25,13 +25,13 @@ export type BufferVerdict =
   | { readonly kind: 'unreadable'; readonly reason: string }
 
 /** Reads every row. The file may belong to a running agent, or be a copy. Never throws. */
-export function verifyBuffer(path: string, nativeBinding?: string): BufferVerdict {
+export function verifyBuffer(path: string): BufferVerdict {
   let db: Sqlite | undefined
   try {
     db = new Database(path, {
       readonly: true,
       fileMustExist: true,
-      ...(nativeBinding === undefined ? {} : { nativeBinding }),
+      ...sqliteBinding(),
     })
     // One snapshot for all tables: a running agent writes on meanwhile.
     db.exec('BEGIN')

@@ -1,5 +1,6 @@
 /** YARA-X behind the few calls that Cordon makes, with bounds on what a match may say. */
 import { createRequire } from 'node:module'
+import { carriesAddons, loadPackedAddon } from '../../shared/node/addons.ts'
 import type { YaraSource } from '../../shared/node/content.ts'
 
 /** The part of the YARA-X addon that is used. It ships without types. */
@@ -58,6 +59,7 @@ const PROBLEMS_MAX = 50
 /** Null where there is no YARA-X for this machine: files are then hashed and not scanned. */
 export function loadYaraAddon(): YaraAddon | null {
   try {
+    if (carriesAddons()) return loadPackedAddon('yara-x') as YaraAddon
     return createRequire(import.meta.url)('@litko/yara-x-linux-x64-gnu') as YaraAddon
   } catch {
     return null

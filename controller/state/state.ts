@@ -31,11 +31,10 @@ export interface State extends Transactions {
 }
 
 /** Opens (or makes) the database at `path`. Throws when a newer program wrote it. */
-export function openState(path: string, nativeBinding?: string): State {
+export function openState(path: string): State {
   const db = openSqlite({
     path,
     migrations: STATE_MIGRATIONS,
-    ...(nativeBinding === undefined ? {} : { nativeBinding }),
   })
   return {
     ...createTransactions(db),

@@ -2,9 +2,10 @@
  * Reads detection content from folders: YARA rules from `yara/*.yar` and indicators from `indicators/*.json`.
  * What cannot be read is named and left out; the rest stands.
  */
-import { type Dirent, readdirSync, readFileSync, statSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { type Indicator, loadIndicators } from '../ioc/indicator.ts'
+import { isShipped, listFolder, readShipped, shippedFolder } from './assets.ts'
 
 export interface YaraSource {
   /** The file's name: the namespace of its rules, and what problems are told of. */
@@ -23,9 +24,9 @@ const FILES_MAX = 4_096
 const YARA_BYTES_MAX = 16 * 1024 ** 2
 const INDICATOR_BYTES_MAX = 512 * 1024 ** 2
 
-/** The content that ships with Cordon, in a checkout. */
+/** The content that ships with Cordon, for `readContent`. */
 export function shippedContentFolder(): string {
-  return join(import.meta.dirname, '../content')
+  return shippedFolder('content')
 }
 
 /** Reads each folder in turn; the first of two indicators with one id stands. Never throws. */
@@ -57,16 +58,13 @@ export function readContent(folders: readonly string[]): DetectionContent {
 
 /** Sorted, so that what stands first does not depend on the file system. A missing folder is empty. */
 function listFiles(folder: string, pattern: RegExp, problems: string[]): string[] {
-  let entries: Dirent[]
+  let names: string[]
   try {
-    entries = readdirSync(folder, { withFileTypes: true })
+    names = listFolder(folder).filter((name) => pattern.test(name))
   } catch (error) {
     if (codeOf(error) !== 'ENOENT') problems.push(`${folder}: ${messageOf(error)}`)
     return []
   }
-  const names = entries
-    .filter((entry) => !entry.isDirectory() && pattern.test(entry.name))
-    .map(({ name }) => name)
   if (names.length > FILES_MAX) problems.push(`${folder}: ${names.length} files, only ${FILES_MAX} are read`)
   return names
     .sort()
@@ -76,6 +74,7 @@ function listFiles(folder: string, pattern: RegExp, problems: string[]): string[
 
 function readText(path: string, bytesMax: number, problems: string[]): string | null {
   try {
+    if (isShipped(path)) return readShipped(path).toString('utf8')
     const stats = statSync(path)
     if (!stats.isFile()) {
       problems.push(`${path}: not a file`)

@@ -1,6 +1,7 @@
 /** Opens SQLite databases the one way Cordon uses them: WAL, every commit on disk, migrations that only append. */
 import { chmodSync, closeSync, openSync, statSync } from 'node:fs'
 import Database from 'better-sqlite3'
+import { carriesAddons, loadPackedAddon } from './addons.ts'
 
 export type Sqlite = Database.Database
 
@@ -9,8 +10,6 @@ export interface OpenOptions {
   /** Each entry is SQL that runs once, in order. Entries are only ever appended. */
   readonly migrations: readonly string[]
   readonly readonly?: boolean
-  /** Loaded addon, for programs that carry it inside themselves. */
-  readonly nativeBinding?: string
 }
 
 /**
@@ -21,7 +20,7 @@ export function openSqlite(options: OpenOptions): Sqlite {
   if (!options.readonly) keepPrivate(options.path)
   const db = new Database(options.path, {
     readonly: options.readonly ?? false,
-    ...(options.nativeBinding === undefined ? {} : { nativeBinding: options.nativeBinding }),
+    ...sqliteBinding(),
   })
   try {
     // An acknowledgement means "on disk": WAL with NORMAL may lose the last commits when power fails.
@@ -38,6 +37,16 @@ export function openSqlite(options: OpenOptions): Sqlite {
     db.close()
     throw error
   }
+}
+
+let binding: { readonly nativeBinding: string } | undefined
+
+/** For `new Database`: the addon where this program carries it in itself, nothing where the package finds its own. */
+export function sqliteBinding(): { readonly nativeBinding?: string } {
+  if (!carriesAddons()) return {}
+  // better-sqlite3 takes the loaded addon, too, which its types do not know.
+  binding ??= { nativeBinding: loadPackedAddon('better-sqlite3') as string }
+  return binding
 }
 
 /** SQLite makes its other files with the mode of the database, so the mode must be right before it opens it. */

@@ -1,4 +1,5 @@
 /** How this very program is started again, for the processes of its own. */
+import { packed } from '../../../shared/node/assets.ts'
 import type { ScannerProgram } from './scanner-process.ts'
 
 /** Without an inspector that a signal could open. */
@@ -6,9 +7,7 @@ const NODE_FLAGS = ['--disable-warning=ExperimentalWarning', '--disable-sigusr1'
 
 /** The scanner child: this program with its internal subcommand. */
 export function scannerProgram(): ScannerProgram {
-  const [, script] = process.argv
-  return {
-    command: process.execPath,
-    args: [...(script === undefined ? [] : [...NODE_FLAGS, script]), 'scan-worker'],
-  }
+  // The very file that runs: the one at its path may be another version by now. It has its flags built in.
+  if (packed !== null) return { command: '/proc/self/exe', args: ['scan-worker'] }
+  return { command: process.execPath, args: [...NODE_FLAGS, process.argv[1] ?? '', 'scan-worker'] }
 }

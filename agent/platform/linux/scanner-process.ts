@@ -4,6 +4,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { ADDON_FOLDER_VARIABLE } from '../../../shared/node/addons.ts'
 
 export interface ScannerProgram {
   readonly command: string
@@ -29,10 +30,16 @@ export function startScannerProcess(
   program: ScannerProgram,
   descriptorSocket: number | null,
 ): ScannerProcess {
+  const addonFolder = process.env[ADDON_FOLDER_VARIABLE]
   const child = spawn(program.command, [...program.args], {
     cwd: '/',
     // Nothing of the agent's environment, where secrets may stand. One arena: threads here allocate little.
-    env: { LANG: 'C.UTF-8', MALLOC_ARENA_MAX: '1', UV_THREADPOOL_SIZE: '1' },
+    env: {
+      LANG: 'C.UTF-8',
+      MALLOC_ARENA_MAX: '1',
+      UV_THREADPOOL_SIZE: '1',
+      ...(addonFolder === undefined ? {} : { [ADDON_FOLDER_VARIABLE]: addonFolder }),
+    },
     stdio: ['pipe', 'pipe', 'pipe', ...(descriptorSocket === null ? [] : [descriptorSocket])],
     shell: false,
   })

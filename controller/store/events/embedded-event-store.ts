@@ -12,7 +12,7 @@ import { cursorOf, type FileHour } from './event-file.ts'
 import { packBatch } from './packed-batch.ts'
 import { queryProblem } from './search-plan.ts'
 import type { CommittedBatch, TailSource } from './tail.ts'
-import { createWorkerClient, type StartWorker, startStoreWorker, type WorkerClient } from './worker-client.ts'
+import { createWorkerClient, startStoreWorker, type WorkerClient } from './worker-client.ts'
 import type { PackedResult, PackedRow, WorkerRole } from './worker-protocol.ts'
 
 /** Body bytes that wait for the writer; a caller above it is told to come again. */
@@ -25,9 +25,6 @@ export interface EmbeddedEventStoreOptions {
   /** Made when it does not exist. */
   readonly folder: string
   readonly logger: Logger
-  /** Path of SQLite's addon, for programs that carry it inside themselves. */
-  readonly nativeBinding?: string
-  readonly startWorker?: StartWorker
   readonly queryBudgetMs?: number
 }
 
@@ -53,12 +50,7 @@ export async function openEmbeddedEventStore(
   const sealing = createSealing(() => start('sealer'), options.logger)
   const start = (role: WorkerRole): WorkerClient =>
     createWorkerClient({
-      worker: (options.startWorker ?? startStoreWorker)({
-        role,
-        folder: options.folder,
-        groupMs: GROUP_MS,
-        ...(options.nativeBinding === undefined ? {} : { nativeBinding: options.nativeBinding }),
-      }),
+      worker: startStoreWorker({ role, folder: options.folder, groupMs: GROUP_MS }),
       logger: options.logger,
       onRolled: (hour) => sealing.add(hour),
       onDied: (cause) => (role === 'sealer' ? undefined : died.reject(cause)),

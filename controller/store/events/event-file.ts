@@ -123,7 +123,6 @@ export function listHours(folder: string): FileHour[] {
 export interface OpenEventFile {
   readonly folder: string
   readonly hour: FileHour
-  readonly nativeBinding?: string
 }
 
 /** Opens an event file, or makes it. The caller runs `prepareEventFile` before the first write. */
@@ -132,7 +131,6 @@ export function openEventFile(options: OpenEventFile, mode: 'write' | 'read'): S
     path: eventFilePath(options.folder, options.hour),
     migrations: MIGRATIONS,
     readonly: mode === 'read',
-    ...(options.nativeBinding === undefined ? {} : { nativeBinding: options.nativeBinding }),
   })
 }
 

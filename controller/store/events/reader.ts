@@ -24,7 +24,6 @@ const ROWS_PER_CLOCK_LOOK = 256
 
 export interface ReaderOptions {
   readonly folder: string
-  readonly nativeBinding?: string
   readonly log: WorkerLog
 }
 

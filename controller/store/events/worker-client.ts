@@ -1,19 +1,15 @@
 /** Calls into a worker thread of the store, as promises. */
 import { join } from 'node:path'
-import { Worker } from 'node:worker_threads'
+import type { Worker } from 'node:worker_threads'
+import { startWorker } from '../../../shared/node/assets.ts'
 import type { Logger } from '../../../shared/node/logger.ts'
 import type { Cursor } from '../event-store.ts'
 import type { FileHour } from './event-file.ts'
 import type { WorkerCall, WorkerCalls, WorkerMessage, WorkerOptions } from './worker-protocol.ts'
 
-/** A program packed into one file passes the text or place of its own copy of the worker. */
-export type StartWorker = (options: WorkerOptions) => Worker
-
-/** Beside this file in the source, beside the bundled program after a build. */
-const WORKER_FILE = `store-worker.${import.meta.filename.endsWith('.ts') ? 'ts' : 'cjs'}`
-
-export const startStoreWorker: StartWorker = (options) =>
-  new Worker(join(import.meta.dirname, WORKER_FILE), { workerData: options })
+export function startStoreWorker(options: WorkerOptions): Worker {
+  return startWorker(join(import.meta.dirname, 'store-worker.ts'), { workerData: options })
+}
 
 export interface WorkerClient {
   /** Resolves when the worker has opened its files; rejects when it cannot. */

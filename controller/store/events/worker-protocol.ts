@@ -96,7 +96,6 @@ export type WorkerRole = 'writer' | 'reader' | 'sealer'
 export interface WorkerOptions {
   readonly role: WorkerRole
   readonly folder: string
-  readonly nativeBinding?: string
   readonly groupMs: number
 }
 

@@ -27,7 +27,6 @@ const GROUP_ROWS_MAX = 20_000
 
 export interface WriterOptions {
   readonly folder: string
-  readonly nativeBinding?: string
   readonly log: WorkerLog
   /** Called after a file was closed for good. */
   readonly onRolled: (hour: FileHour) => void
@@ -49,10 +48,9 @@ export interface EventWriter {
 
 export function createEventWriter(options: WriterOptions): EventWriter {
   const { folder, log } = options
-  const binding = options.nativeBinding === undefined ? {} : { nativeBinding: options.nativeBinding }
   let { file, table } = openNewest(options)
 
-  const open = (hour: FileHour): OpenFile => openForWriting({ folder, hour, ...binding }, () => table)
+  const open = (hour: FileHour): OpenFile => openForWriting({ folder, hour }, () => table)
 
   const rollTo = (hour: FileHour): OpenFile => {
     const old = file
@@ -79,7 +77,7 @@ export function createEventWriter(options: WriterOptions): EventWriter {
     // One older file at most: a hostile agent that replays its whole history must not keep the writer busy.
     if (stream.carriedFile === null || !existsSync(eventFilePath(folder, stream.carriedFile))) return here
     try {
-      const older = openEventFile({ folder, hour: stream.carriedFile, ...binding }, 'read')
+      const older = openEventFile({ folder, hour: stream.carriedFile }, 'read')
       try {
         return storedHashAt(older, stream.id, sequence)
       } finally {
@@ -246,11 +244,10 @@ function failAll(group: readonly PackedBatch[], error: unknown, log: WorkerLog):
 /** Opens the newest file that can be read, setting corrupt ones aside. */
 function openNewest(options: WriterOptions): { file: OpenFile | null; table: StreamTable } {
   const { folder } = options
-  const binding = options.nativeBinding === undefined ? {} : { nativeBinding: options.nativeBinding }
   for (const hour of listHours(folder).reverse()) {
     try {
       const older = listHours(folder).filter((other) => other < hour)
-      const file = openForWriting({ folder, hour, ...binding }, () => watermarksOf(options, older))
+      const file = openForWriting({ folder, hour }, () => watermarksOf(options, older))
       try {
         return { file, table: createStreamTable(file.db) }
       } catch (error) {
