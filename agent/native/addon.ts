@@ -79,9 +79,6 @@ export interface NativeAddon {
     timeoutMs: number,
   ): { fd: number; length: number } | null
 
-  /** One datagram to the socket of the service manager, `@name` for an abstract one. Never waits: EAGAIN. */
-  notifyService(socketPath: string, payload: Buffer): void
-
   /** A descriptor of the process, closed with `fs.closeSync`. ESRCH when there is none. */
   pidfdOpen(pid: number): number
   /** ESRCH when the process has ended. Signal 0 only asks. */
