@@ -105,6 +105,33 @@ test('depth is bounded before anything is parsed, and brackets inside strings do
   expect(kindOf(parseEvent(inside))).toBe('ok')
 })
 
+test('brackets in strings, however many, leave the depth of what is around them to be seen', () => {
+  const check = compileSchema(Type.Unknown())
+  for (const depth of [JSON_DEPTH_MAX, JSON_DEPTH_MAX + 1]) {
+    const text = `${'['.repeat(depth)}"{[[\\"[{"${']'.repeat(depth)}`
+    expect(parseStrict(check, text).ok).toBe(depth <= JSON_DEPTH_MAX)
+  }
+})
+
+test('a closed schema and its check by a set of keys say the same of every object', () => {
+  const fields = fc.record(
+    {
+      kind: fc.constant('cancelCommand'),
+      commandId: fc.constantFrom('ab'.repeat(16), 'ab', 1),
+      extra: fc.anything(),
+      constructor: fc.constant('x'),
+    },
+    { requiredKeys: ['kind'] },
+  )
+  const whole = compileSchema(CONTROLLER_MESSAGES.cancelCommand)
+  fc.assert(
+    fc.property(fields, (value) => {
+      const text = JSON.stringify(value)
+      expect(parseMessage(CONTROLLER_MESSAGES, text).ok).toBe(parseStrict(whole, text).ok)
+    }),
+  )
+})
+
 test('length is counted in bytes of UTF-8, not in characters', () => {
   const check = compileSchema(Type.Unknown())
   for (const [character, bytes] of [

