@@ -51,6 +51,8 @@ export interface Operators {
   createUser(name: string, role: Role, password: string): Promise<OperatorOutcome<User>>
   /** Ends the user's sessions with it. The last administrator stays. */
   disableUser(name: string): OperatorOutcome<User>
+  /** Signs everybody out: after a restore, which brings back sessions that had ended since. */
+  endAllSessions(): void
   close(): void
 }
 
@@ -187,6 +189,11 @@ export function createOperators(options: OperatorsOptions): Operators {
         sessions.endAllOf(name)
         return accept(userOf({ ...user, disabled_ms: disabledMs }))
       })()
+    },
+
+    endAllSessions() {
+      sessions.endAll()
+      sql.removeCode.run()
     },
 
     close: () => {

@@ -84,6 +84,9 @@ export function createSessionStore(db: Sqlite, clock: () => number) {
     endAllOf(name: string): void {
       removeOf.run(name)
     },
+    endAll(): void {
+      db.exec('DELETE FROM session')
+    },
   }
 }
 

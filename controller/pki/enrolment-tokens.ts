@@ -35,6 +35,11 @@ export interface EnrolmentTokens {
   use(id: string, keyFingerprint: string): boolean
 }
 
+/** After a restore: a token of the backup may have been used since, and would be good for a second host. */
+export function forgetUnusedTokens(database: Sqlite): void {
+  database.exec('DELETE FROM token WHERE used_at IS NULL')
+}
+
 export function createEnrolmentTokens(database: Sqlite, clock: () => number): EnrolmentTokens {
   const insert = database.prepare<[string, string, string, string, number]>(
     'INSERT INTO token (id, secret_hash, group_name, created_by, expires_at) VALUES (?, ?, ?, ?, ?)',

@@ -5,6 +5,8 @@ export interface ConsumerTable {
   /** `''` before the first event. */
   cursor(name: string): string
   advance(name: string, cursor: string): void
+  /** Every consumer begins again with the first event: after a restore without the events. */
+  restart(): void
 }
 
 export function createConsumerTable(db: Sqlite): ConsumerTable {
@@ -13,10 +15,14 @@ export function createConsumerTable(db: Sqlite): ConsumerTable {
     `INSERT INTO consumer (name, cursor) VALUES (?, ?)
      ON CONFLICT (name) DO UPDATE SET cursor = excluded.cursor`,
   )
+  const restart = db.prepare('DELETE FROM consumer')
   return {
     cursor: (name) => read.get(name)?.cursor ?? '',
     advance: (name, cursor) => {
       write.run(name, cursor)
+    },
+    restart: () => {
+      restart.run()
     },
   }
 }

@@ -206,4 +206,27 @@ CREATE TRIGGER audit_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'au
   `
 CREATE INDEX detection_stored ON detection (stored_ms);
 `,
+  `
+-- One row in a database that came out of a backup: nothing is issued until a person has confirmed.
+CREATE TABLE restoration (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  backup_ms INTEGER NOT NULL,
+  restored_ms INTEGER,
+  confirmed_ms INTEGER,
+  confirmed_by TEXT
+) STRICT;
+`,
+  `
+-- Hosts that should be connected and are not; told_ms: when the alert was raised.
+CREATE TABLE silence (
+  agent_id TEXT PRIMARY KEY,
+  since_ms INTEGER NOT NULL,
+  told_ms INTEGER,
+  farewell TEXT
+) STRICT, WITHOUT ROWID;
+CREATE TABLE alive (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  at_ms INTEGER NOT NULL
+) STRICT;
+`,
 ]

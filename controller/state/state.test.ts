@@ -71,6 +71,8 @@ test('delivery sequences rise without a gap or repeat per agent, start anew in a
   expect(again.counters.nextDelivery('a')).toEqual({ epoch: 1, sequence: 3 })
   expect(again.counters.raiseEpoch()).toBe(2)
   expect(again.counters.nextDelivery('a')).toEqual({ epoch: 2, sequence: 1 })
+  expect(again.counters.raiseEpoch(1_000)).toBe(1_000)
+  expect(again.counters.raiseEpoch(500)).toBe(1_001)
   again.close()
 })
 

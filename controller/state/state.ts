@@ -14,6 +14,7 @@ import { createIncidentEntriesTable, type IncidentEntriesTable } from './inciden
 import { createIncidentsTable, type IncidentsTable } from './incidents-table.ts'
 import { createIntentsTable, type IntentsTable } from './intents-table.ts'
 import { STATE_MIGRATIONS } from './migrations.ts'
+import { createRestorationTable, type RestorationTable } from './restoration-table.ts'
 import { createTransactions, type Transactions } from './transactions.ts'
 
 export interface State extends Transactions {
@@ -27,6 +28,7 @@ export interface State extends Transactions {
   readonly audit: AuditTable
   readonly consumer: ConsumerTable
   readonly counters: CountersTable
+  readonly restoration: RestorationTable
   close(): void
 }
 
@@ -48,6 +50,7 @@ export function openState(path: string): State {
     audit: createAuditTable(db),
     consumer: createConsumerTable(db),
     counters: createCountersTable(db),
+    restoration: createRestorationTable(db),
     close: () => {
       db.close()
     },

@@ -38,7 +38,8 @@ export function removeFileDurably(path: string): void {
   syncFolder(dirname(path))
 }
 
-function syncFolder(folder: string): void {
+/** What was renamed or removed in the folder stays so after a power cut. */
+export function syncFolder(folder: string): void {
   const descriptor = openSync(folder, constants.O_RDONLY)
   try {
     fsyncSync(descriptor)

@@ -18,7 +18,7 @@ import { writeFileDurably } from './durable-file.ts'
 
 /** 2^17 with r = 8 takes 128 MiB and a third of a second: what a guess at a stolen file costs. */
 export const SCRYPT_COST_DEFAULT = 2 ** 17
-const scryptCostMax = 2 ** 20
+export const SCRYPT_COST_MAX = 2 ** 20
 const scryptBlockSize = 8
 const fileBytesMax = 256 * 1024
 
@@ -26,7 +26,7 @@ const SealedFile = Type.Object(
   {
     v: Type.Literal(1),
     purpose: Type.String({ minLength: 1, maxLength: 64 }),
-    scryptCost: Type.Integer({ minimum: 2, maximum: scryptCostMax }),
+    scryptCost: Type.Integer({ minimum: 2, maximum: SCRYPT_COST_MAX }),
     salt: Type.String({ pattern: '^[0-9a-f]{32}$' }),
     iv: Type.String({ pattern: '^[0-9a-f]{24}$' }),
     tag: Type.String({ pattern: '^[0-9a-f]{32}$' }),
@@ -66,7 +66,7 @@ export async function writeSealedFile(
     salt: randomBytes(16).toString('hex'),
     iv: randomBytes(12).toString('hex'),
   }
-  const key = await deriveKey(options.passphrase, header)
+  const key = await derivePassphraseKey(options.passphrase, header)
   const cipher = createCipheriv('aes-256-gcm', key, Buffer.from(header.iv, 'hex'))
   cipher.setAAD(authenticated(header))
   const sealed = Buffer.concat([cipher.update(content), cipher.final()])
@@ -88,7 +88,7 @@ export async function readSealedFile(
     return failed('malformed', `${path} holds ${file.purpose}, where ${options.purpose} is needed`)
   }
   try {
-    const key = await deriveKey(options.passphrase, file)
+    const key = await derivePassphraseKey(options.passphrase, file)
     const decipher = createDecipheriv('aes-256-gcm', key, Buffer.from(file.iv, 'hex'))
     decipher.setAAD(authenticated(file))
     decipher.setAuthTag(Buffer.from(file.tag, 'hex'))
@@ -139,7 +139,11 @@ export function readPrivateFile(path: string): Unsealed<string> {
   }
 }
 
-function deriveKey(passphrase: string, header: Header): Promise<Buffer> {
+/** A key of 256 bits; `salt` in hex. */
+export function derivePassphraseKey(
+  passphrase: string,
+  header: Pick<Header, 'salt' | 'scryptCost'>,
+): Promise<Buffer> {
   const options = {
     cost: header.scryptCost,
     blockSize: scryptBlockSize,

@@ -134,6 +134,20 @@ export function openEventFile(options: OpenEventFile, mode: 'write' | 'read'): S
   })
 }
 
+/** Whether the file has its indexes and is not written any more. A file in trouble is not. */
+export function isSealed(options: OpenEventFile): boolean {
+  try {
+    const db = openEventFile(options, 'read')
+    try {
+      return db.prepare('SELECT sealed FROM file').pluck().get() === 1
+    } finally {
+      db.close()
+    }
+  } catch {
+    return false
+  }
+}
+
 /** What a new file starts with; the caller adds the carried watermarks in the same transaction. */
 export function writeFileHeader(db: Sqlite, folder: string, hour: FileHour): void {
   const firstEvent = setAsideCount(folder, hour) * GENERATION_IDS + 1

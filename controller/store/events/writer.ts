@@ -4,7 +4,6 @@
  */
 import { existsSync, rmSync } from 'node:fs'
 import { CHAIN_START, chainHash } from '../../../shared/node/batch.ts'
-import { openSqlite } from '../../../shared/node/sqlite.ts'
 import type { Cursor, StreamWatermark } from '../event-store.ts'
 import {
   cursorOf,
@@ -13,6 +12,7 @@ import {
   type FileHour,
   fileHourOf,
   isCorruption,
+  isSealed,
   listHours,
   openEventFile,
   setAside,
@@ -202,7 +202,8 @@ export function createEventWriter(options: WriterOptions): EventWriter {
         })),
     streams: (agentId) => [...new Set(table.ofAgent(agentId).map((stream) => stream.streamId))],
     head: () => (file ? cursorOf(file.hour, file.lastEvent) : ''),
-    unsealed: () => listHours(folder).filter((hour) => hour !== file?.hour && !isSealed(options, hour)),
+    unsealed: () =>
+      listHours(folder).filter((hour) => hour !== file?.hour && !isSealed({ ...options, hour })),
     dropBefore(ms, except) {
       const dropped = listHours(folder).filter(
         (hour) => hour !== file?.hour && endOfHourMs(hour) <= ms && !except.includes(hour),
@@ -273,20 +274,5 @@ function watermarksOf(options: WriterOptions, hours: readonly FileHour[]): Strea
     return table
   } finally {
     db.close()
-  }
-}
-
-function isSealed(options: WriterOptions, hour: FileHour): boolean {
-  const path = eventFilePath(options.folder, hour)
-  try {
-    const db = openSqlite({ ...options, path, migrations: [], readonly: true })
-    try {
-      return db.prepare('SELECT sealed FROM file').pluck().get() === 1
-    } finally {
-      db.close()
-    }
-  } catch {
-    // The sealer meets the same trouble and tells it.
-    return false
   }
 }
