@@ -92,6 +92,22 @@ export const AGENT_SETTINGS = {
     fallback: 4 * 1024 ** 3,
     summary: 'Bytes of all files in quarantine together.',
   },
+  collectBytesMax: {
+    type: 'number',
+    minimum: 1024,
+    maximum: 1024 ** 5,
+    environment: 'CORDON_AGENT_COLLECT_BYTES_MAX',
+    fallback: 4 * 1024 ** 3,
+    summary: 'Bytes of all copies that wait on this host for the controller to fetch them.',
+  },
+  isolationConfirmMs: {
+    type: 'number',
+    minimum: 1_000,
+    maximum: 60_000,
+    environment: 'CORDON_AGENT_ISOLATION_CONFIRM_MS',
+    fallback: 60_000,
+    summary: 'Time in which the controller must answer through an isolation; without an answer it is rolled back.',
+  },
   testRoot: {
     type: 'text',
     environment: 'CORDON_AGENT_TEST_ROOT',

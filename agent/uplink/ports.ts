@@ -3,6 +3,7 @@ import type { ConnectionOptions } from 'node:tls'
 import type { Logger } from '../../shared/node/logger.ts'
 import type { AgentMessage, Command, ControllerMessage } from '../../shared/protocol/messages.ts'
 import type { EventBuffer } from '../buffer/buffer.ts'
+import type { FileUploads } from './files.ts'
 import type { SendingBuffer } from './sender.ts'
 
 export type Hello = Extract<AgentMessage, { kind: 'hello' }>
@@ -35,6 +36,8 @@ export interface UplinkOptions {
   /** Sent after each welcome and every minute. */
   readonly status: () => Status
   readonly handlers: UplinkHandlers
+  /** Collected files that go over the same connection. */
+  readonly files?: Omit<FileUploads, 'upload'>
   readonly logger: Logger
   readonly clock?: () => number
   readonly random?: () => number
@@ -63,6 +66,8 @@ export interface UplinkState {
   readonly inFlight: number
   readonly sentBatches: number
   readonly sessionNonce: string | null
+  /** The controller hears neither this host nor another with its identity, until a person has looked. */
+  readonly held: boolean
 }
 
 export interface Uplink {
@@ -71,7 +76,7 @@ export interface Uplink {
   /** False when there is no connection: the caller keeps what matters. */
   send(message: Exclude<AgentMessage, { kind: 'hello' }>): boolean
   state(): UplinkState
-  /** Ends the connection and dials anew, for a new certificate. */
+  /** Ends the connection, or the pause before the next attempt, and dials anew: for a new certificate. */
   reconnect(reason: string): void
   /** True when the controller answers now, over the authenticated connection. */
   roundTrip(timeoutMs: number): Promise<boolean>

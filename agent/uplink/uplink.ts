@@ -42,6 +42,8 @@ class ControllerLine implements Uplink {
   #lastHeardMs: number | null = null
   #sentBatches = 0
   #newStreamMs = Number.NEGATIVE_INFINITY
+  #held = false
+  #pausing: AbortController | null = null
 
   constructor(options: UplinkOptions) {
     this.#options = options
@@ -68,7 +70,9 @@ class ControllerLine implements Uplink {
       const pauseMs = this.#pauseAfter(end)
       this.#nextAttemptMs = this.#clock() + pauseMs
       this.#enter('waiting')
-      await pause(pauseMs, signal)
+      this.#pausing = new AbortController()
+      await pause(pauseMs, AbortSignal.any([signal, this.#pausing.signal]))
+      this.#pausing = null
       this.#nextAttemptMs = null
     }
     stopListening()
@@ -93,11 +97,13 @@ class ControllerLine implements Uplink {
       inFlight: this.#sender?.inFlight ?? 0,
       sentBatches: this.#sentBatches + (this.#sender?.sentBatches ?? 0),
       sessionNonce: this.#session?.sessionNonce ?? null,
+      held: this.#held,
     }
   }
 
   reconnect(reason: string): void {
     this.#session?.end(reason, false)
+    this.#pausing?.abort()
   }
 
   roundTrip(timeoutMs: number): Promise<boolean> {
@@ -130,7 +136,8 @@ class ControllerLine implements Uplink {
         signal,
       )
     } catch (error) {
-      return { reason: reasonOfError(error), welcomed: false, backOff: true, retryAfterMs: 0 }
+      const reason = reasonOfError(error)
+      return { reason, welcomed: false, held: false, backOff: true, retryAfterMs: 0 }
     } finally {
       clearInterval(statusTimer)
     }
@@ -142,8 +149,11 @@ class ControllerLine implements Uplink {
     this.#sentBatches += this.#sender?.sentBatches ?? 0
     this.#sender = null
     this.#session = null
+    this.#options.files?.disconnected()
     this.#options.buffer.rollback()
     this.#lastError = { reason: end.reason, atMs: this.#clock() }
+    // A controller that cannot be reached says nothing about it.
+    if (end.held) this.#held = true
     this.#options.logger.warn({ reason: end.reason }, 'no connection to the controller')
     if (wasConnected) this.#call('onDisconnected', () => this.#options.handlers.onDisconnected(end.reason))
   }
@@ -190,6 +200,7 @@ class ControllerLine implements Uplink {
     }
     this.#session = session
     this.#attempts = 0
+    this.#held = false
     this.#enter('connected')
     this.#sender = createSender({
       buffer,
@@ -208,11 +219,19 @@ class ControllerLine implements Uplink {
     this.#sender.wake()
     logger.info({ credits: welcome.credits }, 'connected to the controller')
     this.#call('onConnected', () => handlers.onConnected(welcome))
+    this.#options.files?.connected({
+      offer: (message) => session.write(JSON.stringify(message)),
+      write: (frame, done) => session.write(frame, done),
+      get queuedBytes() {
+        return session.queuedBytes
+      },
+    })
   }
 
   #beginNewStream(session: Session, eventClass: number, sequence: number, last: number): void {
     const reason = `the controller has class ${eventClass} up to ${sequence}, this buffer only up to ${last}: it was rolled back, or the agent's identity is used twice`
-    const nowMs = this.#clock()
+    // Monotonic: a clock that was set back must not keep the buffer from beginning anew for days.
+    const nowMs = performance.now()
     if (nowMs - this.#newStreamMs < NEW_STREAM_INTERVAL_MS) {
       session.end(`${reason} (again; the buffer is kept)`, true)
       return
@@ -229,6 +248,10 @@ class ControllerLine implements Uplink {
         return this.#sender?.acknowledged(message) ?? null
       case 'batchRefused':
         return this.#sender?.refused(message) ?? null
+      case 'fileProgress':
+        return this.#options.files?.progress(message) ?? null
+      case 'fileRefused':
+        return this.#options.files?.refused(message) ?? null
       case 'command':
         this.#call('onCommand', () => handlers.onCommand(message, this.#session?.sessionNonce ?? ''))
         return null

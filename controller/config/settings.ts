@@ -71,6 +71,22 @@ export const CONTROLLER_SETTINGS = {
     summary:
       'File (mode 0600) with the passphrase of the issuers’ keys; else `passphrase` in the state folder.',
   },
+  evidenceFileBytesMax: {
+    type: 'number',
+    minimum: 1024,
+    maximum: 1024 ** 4,
+    environment: 'CORDON_CONTROLLER_EVIDENCE_FILE_BYTES_MAX',
+    fallback: 4 * 1024 ** 3,
+    summary: 'Bytes of the largest file that is taken from a host as evidence.',
+  },
+  evidenceBytesMax: {
+    type: 'number',
+    minimum: 1024,
+    maximum: 1024 ** 5,
+    environment: 'CORDON_CONTROLLER_EVIDENCE_BYTES_MAX',
+    fallback: 64 * 1024 ** 3,
+    summary: 'Bytes of all evidence together, with what is on its way.',
+  },
   retentionDays: {
     type: 'number',
     minimum: 1,

@@ -31,7 +31,8 @@ const WINDOW_LOG = 19
 /** Measured on 240 KB of process events: levels 1 to 3 differ by under 5% in size; 1 is the steadiest in time. */
 const COMPRESSION_LEVEL = 1
 
-const compression = {
+/** How payloads of binary frames are packed. */
+export const compression = {
   params: {
     [constants.ZSTD_c_compressionLevel]: COMPRESSION_LEVEL,
     [constants.ZSTD_c_windowLog]: WINDOW_LOG,
@@ -157,7 +158,8 @@ function readHeader(bytes: Buffer): BatchHeader | null {
   }
 }
 
-function decompress(bytes: Buffer, payloadBytes: number): Buffer | null {
+/** One zstd frame of exactly that many bytes, or null. */
+export function decompress(bytes: Buffer, payloadBytes: number): Buffer | null {
   try {
     const options = {
       maxOutputLength: payloadBytes,
