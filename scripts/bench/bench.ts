@@ -7,9 +7,10 @@ import { ROOT } from '../setup/program.ts'
 import { COMPILER, ensureSystemPrograms } from '../setup/system-packages.ts'
 import { detectBench } from './detect.ts'
 import { execBench } from './exec.ts'
+import { ingestBench } from './ingest.ts'
 import { type Bench, type BenchReport, describeMachine, rounded } from './report.ts'
 
-const BENCHES: readonly Bench[] = [execBench, detectBench]
+const BENCHES: readonly Bench[] = [execBench, detectBench, ingestBench]
 /** A bench that fills the disk would measure that, and harm what else is on it. */
 const FREE_BYTES_MIN = 10 * 1024 ** 3
 

@@ -81,12 +81,24 @@ export function foldersOf(folder: string): Folders {
   return folders
 }
 
-/** Starts both programs, after the ceremony when the folder is new. Rejects with what failed and its log. */
-export async function startDeployment(options: DeploymentOptions): Promise<Deployment> {
+export interface PreparedController {
+  readonly folders: Folders
+  readonly ports: Ports
+  readonly environment: Readonly<Record<string, string>>
+}
+
+/** Folders, ports, and the ceremony when the folder is new: what a controller needs before it starts. */
+export async function prepareController(options: DeploymentOptions): Promise<PreparedController> {
   const folders = foldersOf(options.folder)
   const ports = await choosePorts(join(options.folder, 'ports.json'))
   const environment = controllerEnvironment(folders, ports, options)
   await ensureOperators(folders, environment, options)
+  return { folders, ports, environment }
+}
+
+/** Starts both programs, after the ceremony when the folder is new. Rejects with what failed and its log. */
+export async function startDeployment(options: DeploymentOptions): Promise<Deployment> {
+  const { folders, ports } = await prepareController(options)
   const controller = await startController(folders, ports, options)
   try {
     const { agent, agentFacts } = await startAgent(folders, ports, options)
