@@ -8,15 +8,9 @@ import { join } from 'node:path'
 import { type BuildOptions, type BuildResult, build } from 'esbuild'
 import type { PackedTable } from '../shared/node/assets.ts'
 import { buildNative } from './build-native.ts'
+import { PROGRAMS, type Program } from './setup/programs.ts'
 
 const root = join(import.meta.dirname, '..')
-
-export const PROGRAMS = {
-  'cordon-agent': 'agent/main.ts',
-  'cordon-controller': 'controller/main.ts',
-  cordon: 'controller/cli/cordon.ts',
-} as const
-export type Program = keyof typeof PROGRAMS
 
 /** Threads that a program starts from a file of their own, by `startWorker` with that file's name. */
 export const WORKERS = { 'store-worker': 'controller/store/events/store-worker.ts' } as const
@@ -66,11 +60,11 @@ const COMMON = {
   logLevel: 'warning',
 } as const satisfies BuildOptions
 
-/** Bundles one entry for a packed program, which finds nothing on the disk, into `outfile`. */
-export async function bundlePacked(entry: string, outfile: string, table: PackedTable): Promise<void> {
+/** Bundles code for a packed program, which finds nothing on the disk, into `outfile`. Paths are from the root. */
+export async function bundlePacked(code: string, outfile: string, table: PackedTable): Promise<void> {
   await build({
     ...COMMON,
-    entryPoints: [entry],
+    stdin: { contents: code, resolveDir: root, sourcefile: 'packed.cjs' },
     outfile,
     external: EXTERNAL,
     define: { ...DEFINE, CORDON_PACKED: JSON.stringify(table) },

@@ -20,8 +20,9 @@ import { join } from 'node:path'
 // Its command line breaks what starts processes; this is the step that makes the file.
 import pkgSea from '@yao-pkg/pkg/lib-es5/sea.js'
 import type { PackedTable } from '../shared/node/assets.ts'
-import { bundlePacked, checkNode, NODE_BINARY, PROGRAMS, type Program, WORKERS } from './build.ts'
+import { bundlePacked, checkNode, NODE_BINARY, WORKERS } from './build.ts'
 import { buildNative } from './build-native.ts'
+import { PROGRAMS, type Program } from './setup/programs.ts'
 import { COMPILER, ensureSystemPrograms } from './setup/system-packages.ts'
 
 const root = join(import.meta.dirname, '..')
@@ -113,11 +114,11 @@ async function packageProgram(program: Program, config: Config, nodePath: string
   }
   for (const worker of workers) {
     const file = join(folder, `${worker}.cjs`)
-    await bundlePacked(WORKERS[worker], file, table)
+    await bundlePacked(`require('./${WORKERS[worker]}')`, file, table)
     assets[`workers/${worker}.cjs`] = file
   }
   const entry = join(folder, `${program}.cjs`)
-  await bundlePacked(PROGRAMS[program], entry, table)
+  await bundlePacked(launcher(PROGRAMS[program]), entry, table)
   const output = join(folder, program)
   const [nodeRange = '', platform, arch = ''] = config.pkg.targets[0]?.split('-') ?? []
   if (platform !== 'linux') throw new Error('pkg.config.json: the one target that can be made is of linux')
@@ -135,6 +136,16 @@ async function packageProgram(program: Program, config: Config, nodePath: string
   })
   chmodSync(output, 0o755)
   return output
+}
+
+/** Its version is told before anything is loaded: packagers and monitors ask often, and wait. */
+function launcher(entry: string): string {
+  const { version }: { version: string } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+  return `if (process.argv.length === 3 && process.argv[2] === '--version') {
+    process.stdout.write(${JSON.stringify(`${version}\n`)})
+  } else {
+    require('./${entry}')
+  }`
 }
 
 /** Asset names to files. */

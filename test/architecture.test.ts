@@ -2,7 +2,8 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { expect, test } from 'vitest'
-import { bundle, PROGRAMS, type Program } from '../scripts/build.ts'
+import { bundle } from '../scripts/build.ts'
+import { PROGRAMS, type Program } from '../scripts/setup/programs.ts'
 
 const root = join(import.meta.dirname, '..')
 
