@@ -34,6 +34,8 @@ export type ApplyResult =
 export type ProbeResult =
   | { readonly kind: 'proved'; readonly reason: string; readonly proof: Proof }
   | { readonly kind: 'disproved'; readonly reason: string; readonly proof: Proof }
+  /** It had happened, and was taken back: the host is as it was before. */
+  | { readonly kind: 'reverted'; readonly reason: string; readonly proof: Proof }
   /** Nothing on the host shows whether it happened. */
   | { readonly kind: 'unknown'; readonly reason: string; readonly proof: Proof }
 

@@ -25,6 +25,7 @@ const END_STATES: ReadonlySet<AgentCommandState> = new Set([
   'refused',
   'expired',
   'unknown',
+  'reverted',
 ])
 
 /** A command as it was verified. */

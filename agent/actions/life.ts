@@ -88,6 +88,10 @@ export function createLife({ journal, actions, clock, logger }: LifeOptions): Li
     const signal = AbortSignal.any([stop, AbortSignal.timeout(action.timeoutMs)])
     const found = await action.probe(request, applied, signal)
     if (stop.aborted) return
+    if (found.kind === 'reverted') {
+      journal.reach(command.commandId, 'reverted', found.reason, found.proof)
+      return
+    }
     journal.reach(command.commandId, 'probed', found.reason, found.proof)
     journal.reach(command.commandId, found.kind === 'proved' ? 'done' : 'failed', found.reason, found.proof)
   }
@@ -105,6 +109,10 @@ export function createLife({ journal, actions, clock, logger }: LifeOptions): Li
       journal.reach(commandId, 'applied', `the agent was interrupted; ${found.reason}`, proof)
       journal.reach(commandId, 'probed', found.reason, proof)
       journal.reach(commandId, 'done', found.reason, proof)
+      return
+    }
+    if (found.kind === 'reverted') {
+      journal.reach(commandId, 'reverted', found.reason, proof)
       return
     }
     const inTime = clock() < command.expiresMs

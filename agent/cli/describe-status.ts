@@ -13,6 +13,17 @@ export function describeStatus(answer: unknown): string {
       'connection',
       `${report.connection.state} to ${report.connection.gatewayUrl}; ${report.connection.detail}`,
     ],
+    ...(report.connection.held
+      ? [
+          ['HELD', 'two hosts use this identity; events are kept here until this one is readmitted'] as [
+            string,
+            string,
+          ],
+        ]
+      : []),
+    ...(report.certificate.renewal === null
+      ? []
+      : [['renewal', report.certificate.renewal] as [string, string]]),
     ['certificate', `until ${report.certificate.expiresAt}; keyset ${report.certificate.keysetVersion}`],
     ...report.sensors.map((sensor): [string, string] => [
       sensor.name,
@@ -33,10 +44,19 @@ export function describeStatus(answer: unknown): string {
       'scanner',
       `${report.scanner.state}, ${report.scanner.engine}; ${report.scanner.scanned} scanned, ${report.scanner.skipped} skipped, ${report.scanner.queued} queued, ${report.scanner.restarts} restarts`,
     ],
-    ['isolation', report.scanner.isolation.join(', ') || 'none'],
+    ['scanner cage', report.scanner.isolation.join(', ') || 'none'],
     ...report.scanner.ruleProblems.map((problem): [string, string] => ['rule problem', problem]),
+    ['isolation', describeIsolation(report.networkIsolation)],
     ['interlock', report.interlock],
     ['memory', megabytes(report.residentBytes)],
   ]
   return rows.map(([name, value]) => `${name.padEnd(14)} ${value}`).join('\n')
+}
+
+function describeIsolation(isolation: StatusReport['networkIsolation']): string {
+  const { state, possible, reason, commandId, since, leaseEnds } = isolation
+  if (state === 'off') return possible ? `possible: ${reason}` : `NOT POSSIBLE: ${reason}`
+  const until = leaseEnds === null ? 'until released' : `until ${leaseEnds} or released`
+  const asked = commandId === null ? 'by a command that is not known any more' : `by command ${commandId}`
+  return `THIS HOST IS ISOLATED (${state}) ${asked}, since ${since ?? 'an unknown time'}, ${until}`
 }

@@ -106,7 +106,8 @@ export const AGENT_SETTINGS = {
     maximum: 60_000,
     environment: 'CORDON_AGENT_ISOLATION_CONFIRM_MS',
     fallback: 60_000,
-    summary: 'Time in which the controller must answer through an isolation; without an answer it is rolled back.',
+    summary:
+      'Time in which the controller must answer through an isolation; without an answer it is rolled back.',
   },
   testRoot: {
     type: 'text',

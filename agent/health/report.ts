@@ -1,5 +1,5 @@
 /** What `cordon-agent status` shows: one object, made by the running agent. */
-import type { SensorStatus } from '../../shared/protocol/messages.ts'
+import type { IsolationStatus, SensorStatus } from '../../shared/protocol/messages.ts'
 
 export interface StatusReport {
   readonly running: true
@@ -33,8 +33,15 @@ export interface StatusReport {
     readonly state: string
     readonly gatewayUrl: string
     readonly detail: string
+    readonly held: boolean
   }
-  readonly certificate: { readonly expiresAt: string; readonly keysetVersion: number }
+  readonly certificate: {
+    readonly expiresAt: string
+    /** How far the renewal of a certificate that ran out is; null when none is under way. */
+    readonly renewal: string | null
+    readonly keysetVersion: number
+  }
   readonly interlock: string
+  readonly networkIsolation: IsolationStatus
   readonly residentBytes: number
 }

@@ -13,6 +13,7 @@ import type { Uplink, UplinkHandlers, UplinkOptions } from './ports.ts'
 import { createTestCertificates, type TestCertificates } from './testing/certificates.ts'
 import { type FakeController, startFakeController } from './testing/fake-controller.ts'
 import { createUplink } from './uplink.ts'
+import { ISOLATION_OFF } from '../../shared/protocol/testing/isolation-off.ts'
 
 let certificates: TestCertificates
 let folder: string
@@ -106,6 +107,7 @@ function start(more: Partial<UplinkOptions> = {}): Uplink {
       scanner: { scanned: 0, skipped: 0, restarts: 0, queued: 0 },
       residentBytes: 1,
       certificateExpires: '2030-01-01T00:00:00.000Z',
+      isolation: ISOLATION_OFF,
     }),
     handlers,
     logger: createSilentLogger(),

@@ -174,8 +174,16 @@ export function describeTarget(target: Leaf['target']): string {
     }
     case 'file':
       return `file ${printable(target.path)}, inode ${target.inode ?? '-'}, SHA-256 ${target.sha256}`
+    case 'quarantinedFile':
+      return `file ${printable(target.path)} out of quarantine ${target.quarantineId}, SHA-256 ${target.sha256}`
+    case 'evidenceFile':
+      return `file ${printable(target.path)}, whatever it holds by then`
     case 'path':
       return `path ${printable(target.path)}`
+    case 'host':
+      return target.breakGlassHash === null
+        ? 'the whole host'
+        : `the whole host; SHA-256 of its break-glass code ${target.breakGlassHash}`
   }
 }
 

@@ -15,13 +15,22 @@ export function actionInWords(told: Told): string {
       return `Kill of ${targetInWords(told)}`
     case 'quarantineFile':
       return `Quarantine of ${targetInWords(told)}`
+    case 'restoreFile':
+      return `Return of ${targetInWords(told)} from quarantine`
+    case 'collectFile':
+      return `Collection of ${targetInWords(told)}`
     case 'scanPath':
       return `Scan of ${targetInWords(told)}`
+    case 'isolateHost':
+      return `Isolation of ${targetInWords(told)}`
+    case 'releaseHost':
+      return `Release of ${targetInWords(told)}`
   }
 }
 
-/** Such as `pid 42 with its descendants`, or a path. */
+/** Such as `pid 42 with its descendants`, a path, or `the host`. */
 export function targetInWords({ target, args }: Pick<Told, 'target' | 'args'>): string {
+  if (target.kind === 'host') return 'the host'
   if (target.kind !== 'process') return target.path
   return `pid ${target.pid}${args['tree'] === true ? ' with its descendants' : ''}`
 }

@@ -14,6 +14,8 @@ export interface KnownAction {
   readonly cancelAsked: boolean
   /** States the agent itself has brought about so far. */
   readonly agentStates: ReadonlySet<ActionState>
+  /** The file that the action collects is not whole here. */
+  readonly lacksFile: boolean
   /** Whether anything was measured in them. */
   readonly hasProof: boolean
 }
@@ -34,6 +36,7 @@ const RANK: { readonly [State in AgentCommandState]: number } = {
   refused: 5,
   expired: 5,
   unknown: 5,
+  reverted: 6,
 }
 
 export function judgeAgentState(
@@ -55,7 +58,9 @@ export function judgeAgentState(
   if (event['cordon.command.action'] !== known.action) {
     return refused('otherAction', `It reports ${told} for command ${name} as another action.`)
   }
-  if (FINAL_STATES.has(known.state)) {
+  // What is done can be taken back later; nothing else follows an end.
+  const takenBack = known.state === 'done' && told === 'reverted'
+  if (FINAL_STATES.has(known.state) && !takenBack) {
     if (known.agentStates.has(told) || told === known.state) return { kind: 'ignored' }
     if (known.state === 'cancelled' && told === 'refused') return { kind: 'ignored' }
     return refused(
@@ -79,6 +84,15 @@ function step(event: EventOf<'action-state'>, known: KnownAction): Verdict {
       state: 'unknown',
       reason: `The agent says done and shows nothing that it measured: ${reason}`,
       alert: 'doneWithoutProof',
+    }
+  }
+  if (told === 'done' && known.lacksFile) {
+    if (known.state === 'unknown') return { kind: 'ignored' }
+    return {
+      kind: 'step',
+      state: 'unknown',
+      reason: `The agent says done, and the file is not here: ${reason}`,
+      alert: 'doneWithoutFile',
     }
   }
   if (known.cancelAsked && told === 'refused' && event['cordon.command.proof']['code'] === 'cancelled') {

@@ -5,6 +5,7 @@
  */
 import { createHash, type KeyObject } from 'node:crypto'
 import type { EventOf } from '../../shared/events/event.ts'
+import { BREAK_GLASS_BYTES } from '../../shared/node/break-glass.ts'
 import type { Logger } from '../../shared/node/logger.ts'
 import { pause } from '../../shared/node/loop.ts'
 import type { Keyset } from '../../shared/protocol/commands.ts'
@@ -108,6 +109,7 @@ export function createDispatch(dependencies: DispatchDependencies): Dispatch {
         hostOf: dependencies.hostOf,
         nowMs: nowMs(),
         randomId: () => dependencies.randomBytes(16).toString('hex'),
+        randomCode: () => dependencies.randomBytes(BREAK_GLASS_BYTES),
       })
       if (!planned.ok) return planned
       if (state.actions.openCount() + planned.value.leaves.length > OPEN_ACTIONS_MAX) {
@@ -118,7 +120,7 @@ export function createDispatch(dependencies: DispatchDependencies): Dispatch {
     })
 
   const store = (
-    { intent, intentBytes, leaves }: Planned,
+    { intent, intentBytes, leaves, codes }: Planned,
     request: { by: string; incident: number | null; key: string | null; requestHash: string },
   ) => {
     state.intents.insert({
@@ -161,6 +163,7 @@ export function createDispatch(dependencies: DispatchDependencies): Dispatch {
         steps.take(row, { ...step, by: 'controller', state: 'awaitingApproval', reason })
       }
     })
+    for (const code of codes) state.breakGlass.insert({ ...code, createdMs: intent.notBefore })
     // A contained incident in which something more is asked for is not contained until that is done.
     if (request.incident !== null && intent.class !== 'R') {
       dependencies.incidentActionsChanged(request.incident)
@@ -238,13 +241,14 @@ export function createDispatch(dependencies: DispatchDependencies): Dispatch {
     })
 
   return {
-    list({ incidentId, agentId, state: wanted, limit }) {
+    list({ incidentId, agentId, state: wanted, action, limit }) {
       const incident = incidentId === undefined ? undefined : incidentNumber(incidentId)
       if (incidentId !== undefined && incident === undefined) return []
       const filter = {
         ...(incident === undefined ? {} : { incident }),
         ...(agentId === undefined ? {} : { agentId }),
         ...(wanted === undefined ? {} : { state: wanted }),
+        ...(action === undefined ? {} : { action }),
       }
       return state.actions.list(filter, Math.min(limit, LIST_MAX)).map((row) => actionView(state, row))
     },

@@ -3,6 +3,7 @@
  * and chance is given to it. What is planned here is stored, shown, signed and delivered byte for byte.
  */
 import type { TObject } from 'typebox'
+import { formatBreakGlassCode, hashBreakGlassCode } from '../../shared/node/break-glass.ts'
 import { createMerkleTree } from '../../shared/node/merkle.ts'
 import {
   ACTIONS,
@@ -32,6 +33,15 @@ export interface PlanContext {
   readonly nowMs: number
   /** 128 random bits in hex. */
   readonly randomId: () => string
+  /** 128 random bits, for the code that ends an isolation on the host itself. */
+  readonly randomCode: () => Buffer
+}
+
+/** A code and the command whose isolation it ends. The host gets its hash alone. */
+export interface PlannedCode {
+  readonly commandId: string
+  readonly agentId: string
+  readonly code: string
 }
 
 export interface Planned {
@@ -39,6 +49,7 @@ export interface Planned {
   readonly intentBytes: Buffer
   readonly class: CommandClass
   readonly leaves: readonly { readonly leaf: Leaf; readonly bytes: Buffer; readonly hostName: string }[]
+  readonly codes: readonly PlannedCode[]
 }
 
 const requestCheck = compileSchema(ActionRequest)
@@ -54,6 +65,7 @@ export function planAction(request: ActionRequest, context: PlanContext): Outcom
   if (problem !== undefined) return invalid(problem)
   const { action } = request
   const leaves: Planned['leaves'][number][] = []
+  const codes: PlannedCode[] = []
   const seen = new Set<string>()
   for (const { agentId, target } of request.targets) {
     const host = context.hostOf(agentId)
@@ -65,7 +77,13 @@ export function planAction(request: ActionRequest, context: PlanContext): Outcom
     if (seen.has(same)) return invalid('the same target is named twice')
     seen.add(same)
     const agentKeyFingerprint = host.keyFingerprint
-    const leaf: Leaf = { commandId: context.randomId(), agentId, agentKeyFingerprint, target: ordered }
+    const commandId = context.randomId()
+    const leaf: Leaf = { commandId, agentId, agentKeyFingerprint, target: ordered }
+    if (action === 'isolateHost') {
+      const random = context.randomCode()
+      codes.push({ commandId, agentId, code: formatBreakGlassCode(random) })
+      leaf.target = { kind: 'host', breakGlassHash: hashBreakGlassCode(random) }
+    }
     const bytes = Buffer.from(JSON.stringify(leaf))
     if (bytes.length > LEAF_BYTES_MAX) return invalid(`a target takes more than ${LEAF_BYTES_MAX} bytes`)
     leaves.push({ leaf, bytes, hostName: host.hostName })
@@ -86,7 +104,7 @@ export function planAction(request: ActionRequest, context: PlanContext): Outcom
   }
   const intentBytes = Buffer.from(JSON.stringify(intent))
   if (intentBytes.length > INTENT_BYTES_MAX) return invalid(`it takes more than ${INTENT_BYTES_MAX} bytes`)
-  return { ok: true, value: { intent, intentBytes, class: ACTIONS[action].class, leaves } }
+  return { ok: true, value: { intent, intentBytes, class: ACTIONS[action].class, leaves, codes } }
 }
 
 /** What is wrong with a request in itself, in words; undefined when nothing is. */
@@ -97,6 +115,9 @@ export function requestProblem(request: ActionRequest): string | undefined {
   if (!check.args.Check(request.args)) return describe(`args of ${request.action}`, check.args, request.args)
   for (const { target } of request.targets) {
     if (!check.target.Check(target)) return describe(`a target of ${request.action}`, check.target, target)
+    if (target.kind === 'host' && target.breakGlassHash !== null) {
+      return 'the break-glass code of a host is made by the controller: breakGlassHash is null'
+    }
   }
   return undefined
 }

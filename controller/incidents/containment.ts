@@ -54,8 +54,11 @@ function standingOf(
 ): { readonly contained: boolean; readonly done: number } {
   const last = new Map<string, ContainmentRow>()
   for (const action of actions) {
-    if (action.state === 'cancelled') continue
-    last.set(`${action.agent_id}\0${action.action}\0${action.target}`, action)
+    // A release contains nothing; what it ends is told of the isolation itself.
+    if (action.state === 'cancelled' || action.action === 'releaseHost') continue
+    // Each isolation of a host has a break-glass code of its own: it is the same target all the same.
+    const target = action.action === 'isolateHost' ? '' : action.target
+    last.set(`${action.agent_id}\0${action.action}\0${target}`, action)
   }
   const asked = [...last.values()]
   const allDone = asked.every(({ state }) => state === 'done')

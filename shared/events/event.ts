@@ -257,6 +257,8 @@ const AGENT_COMMAND_STATES = [
   'refused',
   'expired',
   'unknown',
+  /** What it had done was taken back, by the host or by a later command. */
+  'reverted',
 ] as const
 export type AgentCommandState = (typeof AGENT_COMMAND_STATES)[number]
 

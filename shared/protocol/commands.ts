@@ -6,7 +6,7 @@
  * Bytes are the UTF-8 of canonical JSON (`JSON.stringify` in schema order). Verify first, then parse.
  */
 import Type, { type Static, type TSchema } from 'typebox'
-import { PATH_CHARACTERS_MAX, TARGETS_MAX } from './limits.ts'
+import { COLLECT_BYTES_MAX, PATH_CHARACTERS_MAX, TARGETS_MAX } from './limits.ts'
 import { oneOf } from './one-of.ts'
 
 const closed = { additionalProperties: false } as const
@@ -32,16 +32,18 @@ export const ProcessTarget = Type.Object(
   closed,
 )
 
+/** Exact bytes of a path in base64 when it is not UTF-8. */
+const PathBytes = Type.Union([
+  Type.String({ maxLength: 6_000, pattern: '^[A-Za-z0-9+/]*={0,2}$' }),
+  Type.Null(),
+])
+
 /** A file by path, identity and content. */
 export const FileTarget = Type.Object(
   {
     kind: Type.Literal('file'),
     path: Path,
-    /** Exact bytes of the path in base64 when it is not UTF-8. */
-    pathBytes: Type.Union([
-      Type.String({ maxLength: 6_000, pattern: '^[A-Za-z0-9+/]*={0,2}$' }),
-      Type.Null(),
-    ]),
+    pathBytes: PathBytes,
     device: Type.Union([Type.String({ pattern: '^[0-9]{1,20}$' }), Type.Null()]),
     inode: Type.Union([Type.String({ pattern: '^[0-9]{1,20}$' }), Type.Null()]),
     sha256: Hex(32),
@@ -52,9 +54,44 @@ export const FileTarget = Type.Object(
 /** A place to look at; nothing is changed. */
 const PathTarget = Type.Object({ kind: Type.Literal('path'), path: Path }, closed)
 
+/** A file in the quarantine of its host, and the place it came from: nowhere else does it go. */
+const QuarantinedFileTarget = Type.Object(
+  {
+    kind: Type.Literal('quarantinedFile'),
+    /** The command that quarantined it. */
+    quarantineId: Hex(16),
+    path: Path,
+    pathBytes: PathBytes,
+    sha256: Hex(32),
+  },
+  closed,
+)
+
+/** A file that is copied whole to the controller, whatever its content is by now. */
+const EvidenceFileTarget = Type.Object(
+  { kind: Type.Literal('evidenceFile'), path: Path, pathBytes: PathBytes },
+  closed,
+)
+
+/** The host itself. */
+export const HostTarget = Type.Object(
+  {
+    kind: Type.Literal('host'),
+    /** Of the code that ends its isolation on the host itself (shared/node/break-glass.ts); null: there is none. */
+    breakGlassHash: Type.Union([Hex(32), Type.Null()]),
+  },
+  closed,
+)
+
 export type ProcessTarget = Static<typeof ProcessTarget>
 export type FileTarget = Static<typeof FileTarget>
 export type PathTarget = Static<typeof PathTarget>
+export type QuarantinedFileTarget = Static<typeof QuarantinedFileTarget>
+export type EvidenceFileTarget = Static<typeof EvidenceFileTarget>
+export type HostTarget = Static<typeof HostTarget>
+
+export const LEASE_MS_MIN = 60_000
+export const LEASE_MS_MAX = 30 * 24 * 3_600_000
 
 /** Every action: its class, its arguments, what it is aimed at. A new action without an entry does not compile. */
 export const ACTIONS = {
@@ -70,11 +107,42 @@ export const ACTIONS = {
     args: Type.Object({}, closed),
     target: FileTarget,
   },
+  restoreFile: {
+    class: 'C',
+    summary: 'Put a quarantined file back into its place, with owner, mode, times and attributes.',
+    args: Type.Object({}, closed),
+    target: QuarantinedFileTarget,
+  },
+  // It only reads. But what it reads may be a private key, so the controller's word is not enough.
+  collectFile: {
+    class: 'C',
+    summary: 'Copy a file to the controller as evidence.',
+    args: Type.Object({ bytesMax: Type.Integer({ minimum: 1, maximum: COLLECT_BYTES_MAX }) }, closed),
+    target: EvidenceFileTarget,
+  },
   scanPath: {
     class: 'R',
     summary: 'Scan a file or folder with the YARA rules and indicators in force.',
     args: Type.Object({ filesMax: Type.Integer({ minimum: 1, maximum: 1_000_000 }) }, closed),
     target: PathTarget,
+  },
+  isolateHost: {
+    class: 'C',
+    summary: 'Cut a host off from every network but its controller, until released or `leaseMs` is over.',
+    args: Type.Object(
+      {
+        /** Running time of the host after which isolation ends by itself; null: only a release ends it. */
+        leaseMs: Type.Union([Type.Integer({ minimum: LEASE_MS_MIN, maximum: LEASE_MS_MAX }), Type.Null()]),
+      },
+      closed,
+    ),
+    target: HostTarget,
+  },
+  releaseHost: {
+    class: 'C',
+    summary: 'End the isolation of a host.',
+    args: Type.Object({}, closed),
+    target: HostTarget,
   },
 } as const satisfies Record<string, { class: CommandClass; summary: string; args: TSchema; target: TSchema }>
 
@@ -110,7 +178,14 @@ export const Leaf = Type.Object(
     agentId: Hex(16),
     /** SHA-256 of the DER SubjectPublicKeyInfo in the agent's certificate at the time of signing. */
     agentKeyFingerprint: Hex(32),
-    target: Type.Union([ProcessTarget, FileTarget, PathTarget]),
+    target: Type.Union([
+      ProcessTarget,
+      FileTarget,
+      QuarantinedFileTarget,
+      EvidenceFileTarget,
+      PathTarget,
+      HostTarget,
+    ]),
   },
   closed,
 )

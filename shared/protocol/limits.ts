@@ -19,6 +19,13 @@ export const CREDITS_MAX = 16
 /** The agent pauses sending above this many bytes waiting in its socket. */
 export const BUFFERED_BYTES_MAX = 1024 * 1024
 
+/** Bytes of the largest file that can be collected. */
+export const COLLECT_BYTES_MAX = 16 * 1024 ** 3
+/** Bytes of one piece of a collected file before compression. */
+export const FILE_CHUNK_BYTES_MAX = 256 * 1024
+/** Pieces of collected files an agent may have unanswered. */
+export const FILE_CHUNKS_MAX = 8
+
 export const PING_INTERVAL_MS = 15_000
 /** Two missed pings: the connection is dead. */
 export const PONG_MISSES_MAX = 2

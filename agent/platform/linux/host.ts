@@ -17,9 +17,14 @@ export function readBootTimeMs(): number {
   return Date.now() - uptimeS * 1_000
 }
 
-/** True when systemd runs this process as the agent's unit: the kernel's word, not a setting's. */
+/** Milliseconds since boot, with the time asleep (CLOCK_BOOTTIME); setting the time of day changes nothing in it. */
+export function readUptimeMs(): number {
+  return Math.round(Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0]) * 1_000)
+}
+
+/** True when systemd runs this process as one of the agent's units: the kernel's word, not a setting's. */
 export function runsAsService(): boolean {
-  return /\/cordon-agent\.service$/m.test(readFileSync('/proc/self/cgroup', 'utf8'))
+  return /\/cordon-agent(-isolation)?\.service$/m.test(readFileSync('/proc/self/cgroup', 'utf8'))
 }
 
 /** Names of users by id from passwd(5), read again when the file changes by way of `refresh`. */
