@@ -8,12 +8,19 @@ import type { Logger } from '../shared/node/logger.ts'
 import { aborted, pause, runEvery, runTogether } from '../shared/node/loop.ts'
 import type { Inventory } from '../shared/protocol/messages.ts'
 import { createAlerts } from './actions/alerts.ts'
+import { createCollectAction } from './actions/collect.ts'
 import { createInterlock } from './actions/interlock.ts'
+import { createIsolateAction, createReleaseAction } from './actions/isolation/actions.ts'
+import { serveCodes } from './actions/isolation/code-socket.ts'
+import { lookupAmong } from './actions/isolation/controllers.ts'
+import { createHostIsolation } from './actions/isolation/host-isolation.ts'
 import { openJournal } from './actions/journal.ts'
 import { createKillAction } from './actions/kill.ts'
 import { createQuarantineAction } from './actions/quarantine.ts'
 import { createReceiver } from './actions/receiver.ts'
+import { createRestoreAction } from './actions/restore.ts'
 import { createScanAction } from './actions/scan.ts'
+import { createSpool } from './actions/spool.ts'
 import { createVault } from './actions/vault.ts'
 import { openBuffer } from './buffer/buffer.ts'
 import { bufferBytesMax, reservedBytesFor } from './buffer/size.ts'
@@ -28,6 +35,7 @@ import { collectInventory } from './health/inventory.ts'
 import { createServiceNotifier } from './health/notify.ts'
 import type { StatusReport } from './health/report.ts'
 import { serveStatus } from './health/status-socket.ts'
+import { createExpiredRenewal } from './identity/expired-renewal.ts'
 import { type Identity, openIdentity } from './identity/identity.ts'
 import { loadNative } from './native/addon.ts'
 import { createPidfdOpener, openProcessByPid } from './platform/linux/processes.ts'
@@ -40,6 +48,7 @@ import { createLayers } from './sensors/layers.ts'
 import { createProcessTable } from './sensors/process-table.ts'
 import type { RecordSink } from './sensors/records.ts'
 import { selectLayers } from './sensors/select-layers.ts'
+import { createFileUploads } from './uplink/files.ts'
 import { createUplink, type UplinkState } from './uplink/uplink.ts'
 import { AGENT_VERSION } from './version.ts'
 
@@ -175,6 +184,22 @@ export async function runAgent(
     folder: join(stateFolder, 'quarantine'),
     fileBytesMax: settings.quarantineFileBytesMax,
     bytesMax: settings.quarantineBytesMax,
+    attributes: native.ok ? native.native : null,
+  })
+  const uploads = createFileUploads({ logger })
+  const gatewayUrl = settings.gatewayUrl ?? identity.gatewayUrl
+  const isolation = createHostIsolation({
+    stateFolder,
+    interlock,
+    gatewayUrl,
+    confirmWithinMs: settings.isolationConfirmMs,
+    buffer,
+    journal,
+    uplink: () => uplink,
+    emit,
+    changed: () => uplink.send(statusMessage()),
+    clock,
+    logger,
   })
   const receiver = createReceiver({
     verificationContext() {
@@ -198,12 +223,23 @@ export async function runAgent(
         knownDescendants: table.descendantsOf,
       }),
       quarantineFile: createQuarantineAction({ vault, interlock, ownFolders, clock }),
+      restoreFile: createRestoreAction({ vault, interlock, ownFolders, native }),
+      collectFile: createCollectAction({
+        spool: createSpool({ folder: join(stateFolder, 'collected'), bytesMax: settings.collectBytesMax }),
+        uploads,
+        interlock,
+        ownFolders,
+        isOpen: (commandId) => journal.open().some((command) => command.commandId === commandId),
+        clock,
+      }),
       scanPath: createScanAction(async (path, { filesMax, signal: stop }) => {
         const summary = await scanPath(path, { scanner, detection, filesMax, signal: stop })
         if (stop.aborted) return { kind: 'aborted' }
         const skipped = summary.skipped.reduce((sum, { count }) => sum + count, 0)
         return { kind: 'scanned', summary: { ...summary, skipped } }
       }),
+      isolateHost: createIsolateAction(isolation),
+      releaseHost: createReleaseAction(isolation),
     },
     emit,
     clock,
@@ -212,10 +248,16 @@ export async function runAgent(
 
   const keysetAlerts = createAlerts(emit, clock)
   const inventory: Inventory = await collectInventory()
-  const gatewayUrl = settings.gatewayUrl ?? identity.gatewayUrl
   const uplink = createUplink({
     gatewayUrl,
-    tlsOptions: () => identity.tlsOptions(),
+    tlsOptions() {
+      const reachable = isolation.reachable()
+      return {
+        ...identity.tlsOptions(),
+        // An isolated host can ask no name server.
+        ...(reachable === null ? {} : { lookup: lookupAmong(reachable) }),
+      }
+    },
     buffer,
     helloFacts: () => ({
       agentVersion: AGENT_VERSION,
@@ -224,6 +266,7 @@ export async function runAgent(
       inventory,
     }),
     status: () => statusMessage(),
+    files: uploads,
     handlers: {
       onCommand: (command) => receiver.receive(command),
       onCancel: (commandId) => receiver.cancel(commandId),
@@ -242,15 +285,17 @@ export async function runAgent(
       },
       onConnected(welcome) {
         if (welcome.keysetVersion > identity.keyset().version) uplink.send({ kind: 'keysetRequest' })
-        renewWhenDue()
+        renewWhenDue(welcome.renew)
       },
       onDisconnected: () => undefined,
     },
     clock,
     logger,
   })
-  const renewWhenDue = () => {
-    if (identity.renewalDue(clock())) uplink.send({ kind: 'renewalRequest', csrPem: identity.startRenewal() })
+  const expiredRenewal = createExpiredRenewal({ identity, uplink, clock, logger })
+  const renewWhenDue = (isAsked = false) => {
+    if (isAsked || identity.renewalDue(clock()))
+      uplink.send({ kind: 'renewalRequest', csrPem: identity.startRenewal() })
   }
 
   const startedAt = new Date(clock()).toISOString()
@@ -274,6 +319,7 @@ export async function runAgent(
       scanner: scannerCounts(),
       residentBytes: process.memoryUsage.rss(),
       certificateExpires: new Date(identity.certificateExpiresAtMs()).toISOString(),
+      isolation: isolation.status(),
     }
   }
   const report = (): StatusReport => {
@@ -306,9 +352,11 @@ export async function runAgent(
       connection: describeConnection(gatewayUrl, uplink.state()),
       certificate: {
         expiresAt: new Date(identity.certificateExpiresAtMs()).toISOString(),
+        renewal: expiredRenewal.state(),
         keysetVersion: identity.keyset().version,
       },
       interlock: describeInterlock(installedAsService, settings),
+      networkIsolation: isolation.status(),
       residentBytes: process.memoryUsage.rss(),
     }
   }
@@ -327,6 +375,12 @@ export async function runAgent(
       async function controllerUplink(stop) {
         await uplink.run(stop)
       },
+      async function networkIsolation(stop) {
+        await isolation.run(stop)
+      },
+      async function breakGlassCodes(stop) {
+        await serveCodes(stateFolder, isolation.breakGlass, stop)
+      },
       async function commandReceiver(stop) {
         await receiver.run(stop)
       },
@@ -339,7 +393,10 @@ export async function runAgent(
         })
       },
       async function renewal(stop) {
-        await runEvery(RENEWAL_CHECK_MS, stop, renewWhenDue)
+        await runEvery(RENEWAL_CHECK_MS, stop, () => renewWhenDue())
+      },
+      async function renewalAfterExpiry(stop) {
+        await expiredRenewal.run(stop)
       },
       async function readiness(stop) {
         // A launcher waits for sensors and scanner, not for the controller: the agent works on alone.
@@ -368,7 +425,8 @@ export async function runAgent(
 /** An action took hold of something: what is found again from now on was not ended by it. */
 function changedTheHost(event: EventOf<'action-state'>): boolean {
   const state = event['cordon.command.state']
-  return event['cordon.command.action'] !== 'scanPath' && (state === 'applied' || state === 'done')
+  const onlyReads = ['scanPath', 'collectFile'].includes(event['cordon.command.action'])
+  return !onlyReads && (state === 'applied' || state === 'done')
 }
 
 function openOrFail(stateFolder: string): Identity {
@@ -389,7 +447,8 @@ function describeConnection(gatewayUrl: string, state: UplinkState): StatusRepor
     state.lastError === null ? '' : `last error: ${state.lastError}`,
     state.nextAttemptMs === null ? '' : `next attempt ${new Date(state.nextAttemptMs).toISOString()}`,
   ]
-  return { gatewayUrl, state: state.phase, detail: details.filter((detail) => detail !== '').join('; ') }
+  const detail = details.filter((each) => each !== '').join('; ')
+  return { gatewayUrl, state: state.phase, detail, held: state.held }
 }
 
 function describeInterlock(installedAsService: boolean, settings: AgentSettings): string {

@@ -1,7 +1,6 @@
 /** The controller, joined: the one place where its rooms meet. `main.ts` is its command line. */
 import { randomBytes } from 'node:crypto'
-import { compileIndicators, type IndicatorMatcher } from '../shared/ioc/matcher.ts'
-import { readContent, shippedContentFolder } from '../shared/node/content.ts'
+import { join } from 'node:path'
 import type { Logger } from '../shared/node/logger.ts'
 import { aborted, runEvery, runTogether } from '../shared/node/loop.ts'
 import { agentFacingTlsOptions } from '../shared/node/tls.ts'
@@ -13,26 +12,32 @@ import { createAuditLog } from './audit/audit-log.ts'
 import { openControllerAuthority, paths } from './ceremony.ts'
 import type { ControllerSettings } from './config/settings.ts'
 import { createConsumer } from './detect/consumer.ts'
-import { createExaminer } from './detect/examiner.ts'
+import { followStore } from './detect/follow.ts'
+import { createBreakGlassService } from './dispatch/break-glass-service.ts'
 import { createDispatch } from './dispatch/dispatch.ts'
 import { createKeysetService } from './dispatch/keyset-service.ts'
+import { openEvidence } from './evidence/evidence.ts'
 import { createGateway } from './gateway/gateway.ts'
 import { createHosts } from './hosts/host-service.ts'
+import { createSilenceWatch } from './hosts/silence.ts'
+import { createHostStanding } from './hosts/standing.ts'
 import { createContainment } from './incidents/containment.ts'
 import { createFormation, forgetEndedIncidents } from './incidents/formation.ts'
 import { createIncidentService } from './incidents/incident-service.ts'
 import { createIngest } from './ingest/ingest.ts'
+import { startVerifier } from './ingest/verifier.ts'
 import { createOperators } from './operators/operators.ts'
 import { openPkiDatabase } from './pki/database.ts'
 import { createEnrolment } from './pki/enrolment.ts'
 import { startEnrolmentServer } from './pki/enrolment-server.ts'
 import { createEnrolmentTokens } from './pki/enrolment-tokens.ts'
+import { createExpiredRenewals } from './pki/expired-renewal.ts'
+import { createHolds } from './pki/holds.ts'
 import { createRegistry, type PkiAlert } from './pki/registry.ts'
 import { createChangeFeed } from './state/change-feed.ts'
 import { openState } from './state/state.ts'
 import { openEmbeddedEventStore } from './store/events/embedded-event-store.ts'
 import { eventAt } from './store/events/event-at.ts'
-import { createTail } from './store/events/tail.ts'
 
 const RETENTION_INTERVAL_MS = 3_600_000
 const DAY_MS = 24 * 3_600_000
@@ -67,7 +72,8 @@ export async function runController(
     if (alert.kind === 'clonedIdentity') alerts.raise(alert.kind, alert.agentId, alert.reason)
     else audit.record('enrolment', `alert.${alert.kind}`, alert.tokenId, alert.reason)
   }
-  const registry = createRegistry({ database: pki, clock: nowMs, alert: pkiAlert })
+  const holds = createHolds(pki, nowMs)
+  const registry = createRegistry({ database: pki, clock: nowMs, alert: pkiAlert, holds })
   const hosts = createHosts({
     state,
     certificateOf(agentId) {
@@ -77,6 +83,7 @@ export async function runController(
           expiresAt: new Date(record.certificateExpiresAtMs).toISOString(),
           keyFingerprint: record.keyFingerprint,
           revoked: record.revokedAtMs !== null,
+          heldReason: record.heldReason,
         }
       )
     },
@@ -99,13 +106,49 @@ export async function runController(
     enrolled: ({ certificate, inventory }) => hosts.enrolled(certificate.agentId, inventory, 'enrolment'),
   })
 
+  const silence = createSilenceWatch({
+    state,
+    alerts,
+    announce,
+    expected: hosts.expected,
+    isConnected: hosts.isConnected,
+    nowMs,
+  })
+  const standing = createHostStanding({
+    holds,
+    renewals: () => renewals,
+    disconnect: (...how) => gateway.disconnect(...how),
+    nameOf: hosts.nameOf,
+    audit,
+    alerts,
+    announce,
+  })
+  const renewals = createExpiredRenewals({
+    database: pki,
+    authority,
+    registry,
+    clock: nowMs,
+    asked: standing.onRenewalAsked,
+  })
+
   /** What each connected agent said that it has. */
   const keysetVersions = new Map<string, number>()
   const keysetMessage = () => {
     const { keyset, rootSignature } = keysets.current()
     return { kind: 'keyset' as const, keyset, rootSignature }
   }
-  const ingest = createIngest({ store, onAlert: alerts.raise, logger })
+  const verifier = startVerifier(logger)
+  const ingest = createIngest({ store, verify: verifier.verify, onAlert: standing.onIngestAlert, logger })
+  const evidence = openEvidence(join(settings.stateFolder, 'evidence'), {
+    state,
+    alerts,
+    announce,
+    logger,
+    nowMs,
+    audit,
+    fileBytesMax: settings.evidenceFileBytesMax,
+    bytesMax: settings.evidenceBytesMax,
+  })
   const gateway = createGateway({
     host: settings.gatewayAddress,
     port: settings.gatewayPort,
@@ -113,10 +156,14 @@ export async function runController(
     authorise: registry.authorise,
     keysetVersion: () => keysets.current().version,
     batches: ingest,
+    files: evidence.intake,
+    admit: standing.admit,
+    onTwins: standing.onTwins,
     handlers: {
       onHello(agentId, hello) {
         keysetVersions.set(agentId, hello.keysetVersion)
         hosts.connected(agentId, hello)
+        silence.connected(agentId)
       },
       onConnected(agentId) {
         // First of all: a command under a keyset that the agent does not have would be refused for good.
@@ -125,9 +172,11 @@ export async function runController(
         }
         dispatch.connected(agentId)
       },
-      onDisconnected(agentId) {
+      onStopping: silence.farewell,
+      onDisconnected(agentId, _reason, quietMs) {
         keysetVersions.delete(agentId)
         hosts.disconnected(agentId)
+        silence.lost(agentId, quietMs)
       },
       onStatus: (agentId, status) => hosts.status(agentId, status),
       onRenewal(agentId, csrPem, peer) {
@@ -138,7 +187,6 @@ export async function runController(
       },
       onKeysetRequest: keysetMessage,
     },
-    onAlert: alerts.raise,
     logger,
   })
   registry.onRevoked(
@@ -175,8 +223,7 @@ export async function runController(
 
   const consumer = createConsumer({
     state,
-    tail: createTail(store),
-    examine: createExaminer(createFleetMatcher(logger, nowMs)),
+    tail: followStore(store, logger),
     takeFinding: createFormation({ state, announce }).take,
     applyAgentState: dispatch.applyAgentState,
     hosts,
@@ -189,9 +236,12 @@ export async function runController(
 
   const services: Services = {
     hosts,
+    standing,
     enrolment,
     incidents: createIncidentService({ state, store, audit, announce, nowMs }),
     actions: dispatch,
+    evidence: evidence.service,
+    breakGlass: createBreakGlassService({ state, hosts, audit }),
     events: { query: store.query, at: (cursor) => eventAt(store, cursor) },
     changes,
     audit,
@@ -217,14 +267,23 @@ export async function runController(
       async function eventStore(stop) {
         await store.run(stop)
       },
+      async function batchChecks(stop) {
+        await verifier.run(stop)
+      },
       async function agentGateway(stop) {
         await gateway.run(stop)
       },
       async function correlation(stop) {
         await consumer.run(stop)
       },
+      async function collectedFiles(stop) {
+        await evidence.intake.run(stop)
+      },
       async function actionDispatch(stop) {
         await dispatch.run(stop)
+      },
+      async function silenceWatch(stop) {
+        await silence.run(stop)
       },
       async function forgetting(stop) {
         await forgetEndedIncidents(state, nowMs, stop)
@@ -242,6 +301,7 @@ export async function runController(
             port: settings.enrolmentPort,
             authority,
             enrolment,
+            renewals,
             logger,
             clock: nowMs,
           },
@@ -260,17 +320,10 @@ export async function runController(
       },
     ])
   } finally {
+    await verifier.close()
     await store.close()
     operators.close()
     pki.close()
     state.close()
   }
-}
-
-/** The shipped indicators, compiled once; content that changes while the controller runs comes later. */
-function createFleetMatcher(logger: Logger, nowMs: () => number): () => IndicatorMatcher {
-  const content = readContent([shippedContentFolder()])
-  for (const problem of content.problems) logger.warn({ problem }, 'content was left out')
-  const matcher = compileIndicators(content.indicators, nowMs())
-  return () => matcher
 }

@@ -85,7 +85,15 @@ beforeAll(async () => {
   controller = await startFakeController({ rootPem, serverName, server, agent: server })
   const gatewayUrl = `wss://127.0.0.1:${controller.port}`
   writeIdentity(agentState, {
-    file: { v: 1, agentId, fleet, serverName, gatewayUrl, tokenId: '0'.repeat(16) },
+    file: {
+      v: 1,
+      agentId,
+      fleet,
+      serverName,
+      gatewayUrl,
+      enrolmentUrl: 'https://127.0.0.1:9',
+      tokenId: '0'.repeat(16),
+    },
     rootPem,
     keyset: root.signKeyset(present),
     keyPem: key.export({ format: 'pem', type: 'pkcs8' }).toString(),

@@ -14,6 +14,7 @@ import { openPkiDatabase } from '../controller/pki/database.ts'
 import { createEnrolment, type Enrolment } from '../controller/pki/enrolment.ts'
 import { type EnrolmentServer, startEnrolmentServer } from '../controller/pki/enrolment-server.ts'
 import { createEnrolmentTokens } from '../controller/pki/enrolment-tokens.ts'
+import { createHolds } from '../controller/pki/holds.ts'
 import { type KeysetStore, openKeysetStore } from '../controller/pki/keyset-store.ts'
 import { createRegistry, type PkiAlert, type Registry } from '../controller/pki/registry.ts'
 import { openRoot, type Root } from '../controller/pki/root.ts'
@@ -67,7 +68,7 @@ beforeEach(async () => {
   alerts = []
   database = openPkiDatabase(join(run, 'pki.db'))
   const alert = (entry: PkiAlert) => alerts.push(entry)
-  registry = createRegistry({ database, clock: Date.now, alert })
+  registry = createRegistry({ database, clock: Date.now, alert, holds: createHolds(database, Date.now) })
   keyset = unwrap(openKeysetStore(join(folder, 'ours'), authority))
   enrolment = createEnrolment({
     database,

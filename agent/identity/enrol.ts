@@ -3,7 +3,6 @@
  * short is run again with the same token: the waiting key is on disk before anything is sent.
  */
 import { type KeyObject, X509Certificate } from 'node:crypto'
-import Type from 'typebox'
 import { createCertificateRequest } from '../../shared/node/certificate-request.ts'
 import { verifyKeyset } from '../../shared/node/keyset.ts'
 import { decodeUtf8 } from '../../shared/node/signing.ts'
@@ -24,6 +23,7 @@ import {
   writeIdentity,
 } from './identity-files.ts'
 import { findPinnedRoot, type PinnedServer, postPinned } from './pinned-connection.ts'
+import { readRefusalText } from './refusal.ts'
 
 export interface EnrolOptions {
   /** `https://HOST:PORT` of the enrolment listener. */
@@ -54,11 +54,6 @@ interface Token {
 
 const answerBytesMax = 192 * 1024
 const responseCheck = compileSchema(EnrolmentResponse)
-const closed = { additionalProperties: false } as const
-const Line = Type.String({ maxLength: 1_024 })
-const refusalCheck = compileSchema(
-  Type.Object({ error: Type.Object({ code: Line, message: Line, hint: Line }, closed) }, closed),
-)
 
 /** Enrols this host. The same token again gives the same identity; nothing is sent before the pin fits. */
 export async function enrol(options: EnrolOptions): Promise<EnrolResult> {
@@ -146,7 +141,7 @@ async function ask({ options, url, token, server }: Attempt, key: KeyObject): Pr
 
 /** Believes nothing in the answer that does not follow from the pin, and writes it down when all of it does. */
 function accept(
-  { options, token, server, previous }: Attempt,
+  { options, url, token, server, previous }: Attempt,
   key: KeyObject,
   response: EnrolmentResponse,
 ): EnrolResult {
@@ -164,7 +159,7 @@ function accept(
   if (!verified.ok) return badAnswer(verified.failure.reason)
   const { agentId, fleet, serverName, gatewayUrl } = response
   writeIdentity(options.folder, {
-    file: { v: 1, agentId, fleet, serverName, gatewayUrl, tokenId: token.id },
+    file: { v: 1, agentId, fleet, serverName, gatewayUrl, enrolmentUrl: url.origin, tokenId: token.id },
     rootPem: server.rootPem,
     keyset,
     keyPem: keyToPem(key),
@@ -213,9 +208,9 @@ function parseToken(text: string): Token | undefined {
 }
 
 function readRefusal(status: number, text: string): Answer {
-  const parsed = parseStrict(refusalCheck, text)
-  if (!parsed.ok) return { ok: false, result: badAnswer(`status ${status} without a reason`) }
-  const { code, message, hint } = parsed.value.error
+  const refusal = readRefusalText(text)
+  if (!refusal) return { ok: false, result: badAnswer(`status ${status} without a reason`) }
+  const { code, message, hint } = refusal
   return { ok: false, code, result: failed('refused', `${message} (${code})`, hint) }
 }
 

@@ -26,6 +26,8 @@ const IdentityFile = Type.Object(
     fleet: Type.String({ pattern: '^[0-9a-f]{32}$' }),
     serverName: Type.String({ maxLength: 253 }),
     gatewayUrl: Type.String({ maxLength: 512 }),
+    /** Where it enrolled, and where it asks when its certificate ran out while it was away. */
+    enrolmentUrl: Type.String({ maxLength: 512 }),
     /** The token that brought this identity: shown again, it means that the answer was lost. */
     tokenId: Type.String({ pattern: '^[0-9a-f]{16}$' }),
   },

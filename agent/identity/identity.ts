@@ -6,8 +6,10 @@ import { createHash, createPublicKey, type KeyObject, type X509Certificate } fro
 import type { ConnectionOptions } from 'node:tls'
 import { createCertificateRequest } from '../../shared/node/certificate-request.ts'
 import { type KeysetFailure, type SignedKeyset, verifyKeyset } from '../../shared/node/keyset.ts'
+import { proveOldKey } from '../../shared/node/renewal-proof.ts'
 import { controllerFacingTlsOptions, keyFingerprintOf } from '../../shared/node/tls.ts'
 import type { Keyset } from '../../shared/protocol/commands.ts'
+import type { ExpiredRenewalRequest } from '../../shared/protocol/messages.ts'
 import {
   ensureNextKey,
   keyToPem,
@@ -37,6 +39,9 @@ export interface Identity {
   readonly fleet: string
   readonly gatewayUrl: string
   readonly serverName: string
+  /** Origin of the enrolment listener. */
+  readonly enrolmentUrl: string
+  readonly rootPem: string
   /** For the connection to the gateway; ask again after a renewal. */
   tlsOptions(): ConnectionOptions
   /** SHA-256 of the SubjectPublicKeyInfo in the certificate, in hex: commands name it. */
@@ -52,6 +57,10 @@ export interface Identity {
   renewalDue(nowMs: number): boolean
   /** A request for a new key, which is kept beside the one in force until its certificate has come. */
   startRenewal(): string
+  /** A request for a new key that the old one vouches for: what is asked with once the certificate ran out. */
+  proveExpired(nonce: string): Pick<ExpiredRenewalRequest, 'certificateChainPem' | 'csrPem' | 'signature'>
+  /** The next request is for another key: the one that waits belongs to a certificate already. */
+  discardNextKey(): void
   /** Switches to the new key when the chain is this agent's. Nothing changes when it is not. */
   finishRenewal(
     certificateChainPem: string,
@@ -86,9 +95,10 @@ function identityOf(
   firstLeaf: X509Certificate,
   firstKeyset: Keyset,
 ): Identity {
-  const { agentId, fleet, gatewayUrl, serverName } = file
+  const { agentId, fleet, gatewayUrl, serverName, enrolmentUrl } = file
   let inForce = {
     leaf: firstLeaf,
+    key: credentials.key,
     keyPem: credentials.keyPem,
     certificateChainPem: credentials.certificateChainPem,
   }
@@ -98,6 +108,8 @@ function identityOf(
     fleet,
     gatewayUrl,
     serverName,
+    enrolmentUrl,
+    rootPem: root.toString(),
     tlsOptions: () => controllerFacingTlsOptions(inForce, root.toString(), serverName),
     keyFingerprint: () => keyFingerprintOf(inForce.leaf),
     certificateExpiresAtMs: () => inForce.leaf.validToDate.getTime(),
@@ -112,6 +124,12 @@ function identityOf(
     },
     renewalDue: (nowMs) => nowMs >= renewalDueAtMs(inForce.leaf),
     startRenewal: () => createCertificateRequest(ensureNextKey(folder)),
+    proveExpired(nonce) {
+      const csrPem = createCertificateRequest(ensureNextKey(folder))
+      const { certificateChainPem, key } = inForce
+      return { certificateChainPem, csrPem, signature: proveOldKey(key, nonce, csrPem) }
+    },
+    discardNextKey: () => removeNextKey(folder),
     finishRenewal(certificateChainPem) {
       const key = readNextKey(folder)
       if (!key) return { ok: false, reason: 'no renewal is under way' }
@@ -119,7 +137,7 @@ function identityOf(
       if (typeof leaf === 'string') return { ok: false, reason: leaf }
       const keyPem = keyToPem(key)
       writeCredentials(folder, keyPem, certificateChainPem)
-      inForce = { leaf, keyPem, certificateChainPem }
+      inForce = { leaf, key, keyPem, certificateChainPem }
       removeNextKey(folder)
       return { ok: true }
     },

@@ -85,10 +85,16 @@ export type PostResult =
   | { readonly ok: false; readonly reason: string }
 
 /** Posts JSON to the verified server and reads an answer of at most `answerBytesMax` bytes. */
-export function postPinned(
+export const postPinned = (url: URL, server: PinnedServer, body: string, answerBytesMax: number) =>
+  askPinned(url, server, body, answerBytesMax)
+
+export const getPinned = (url: URL, server: PinnedServer, answerBytesMax: number) =>
+  askPinned(url, server, null, answerBytesMax)
+
+function askPinned(
   url: URL,
   server: PinnedServer,
-  body: string,
+  body: string | null,
   answerBytesMax: number,
 ): Promise<PostResult> {
   return new Promise((resolve) => {
@@ -99,10 +105,13 @@ export function postPinned(
         host: hostOf(url),
         port: Number(url.port || 443),
         path: url.pathname,
-        method: 'POST',
+        method: body === null ? 'GET' : 'POST',
         agent: false,
         signal: AbortSignal.timeout(timeoutMs),
-        headers: { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) },
+        headers:
+          body === null
+            ? {}
+            : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) },
       },
       (response) => {
         const chunks: Buffer[] = []
@@ -119,7 +128,7 @@ export function postPinned(
       },
     )
     outgoing.on('error', (error) => failed(`${url.host}: ${error.message}`))
-    outgoing.end(body)
+    outgoing.end(body ?? undefined)
   })
 }
 

@@ -28,6 +28,8 @@ export interface SessionEnd {
   /** The end is no success to build on: the next attempt waits longer. */
   readonly backOff: boolean
   readonly retryAfterMs: number
+  /** Two hosts use this identity: the controller hears neither until a person has looked. */
+  readonly held: boolean
 }
 
 export interface SessionOptions {
@@ -62,6 +64,11 @@ const MESSAGES_PER_SECOND_MAX = 2_000
 /** Round trips that are awaited at once. */
 const ROUND_TRIPS_MAX = 16
 
+const GOODBYE_WORDS: Readonly<Record<string, string>> = {
+  revoked: 'this agent was revoked',
+  held: 'this agent is HELD until an administrator readmits it',
+}
+
 /** Resolves when the connection is over; never rejects. */
 export function runSession(options: SessionOptions, signal: AbortSignal): Promise<SessionEnd> {
   return new Promise((resolve) => new Connection(options, signal, resolve))
@@ -73,11 +80,16 @@ class Connection implements Session {
   readonly #signal: AbortSignal
   readonly #resolve: (end: SessionEnd) => void
   readonly #socket: WebSocket
-  readonly #onAbort = () => this.end('the agent stops', false)
+  readonly #onAbort = () => {
+    // Told apart from a host that falls silent.
+    if (this.#welcomed) this.write(JSON.stringify({ kind: 'stopping', reason: 'the agent was told to stop' }))
+    this.end('the agent stops', false)
+  }
   readonly #roundTrips = new Map<string, (answered: boolean) => void>()
   #timers: NodeJS.Timeout[] = []
   #welcomed = false
-  #end: Omit<SessionEnd, 'welcomed'> | null = null
+  #end: Omit<SessionEnd, 'welcomed' | 'held'> | null = null
+  #held = false
   #settled = false
   #missedPongs = 0
   #second = { startedMs: 0, messages: 0 }
@@ -213,10 +225,8 @@ class Connection implements Session {
 
   #dispatch(message: ControllerMessage): void {
     if (message.kind === 'goodbye') {
-      const words =
-        message.code === 'revoked'
-          ? 'this agent was revoked'
-          : `the controller said goodbye (${message.code})`
+      this.#held = message.code === 'held'
+      const words = GOODBYE_WORDS[message.code] ?? `the controller said goodbye (${message.code})`
       this.end(`${words}: ${message.reason}`, message.code !== 'shutdown', 1000, message.retryAfterMs)
     } else if (message.kind === 'welcome') {
       if (this.#welcomed) {
@@ -259,7 +269,7 @@ class Connection implements Session {
       backOff: !this.#welcomed,
       retryAfterMs: 0,
     }
-    this.#resolve({ ...end, welcomed: this.#welcomed })
+    this.#resolve({ ...end, welcomed: this.#welcomed, held: this.#held })
   }
 }
 

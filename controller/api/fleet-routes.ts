@@ -4,7 +4,10 @@ import { answer, defineRoute, type Route, refuse } from './route.ts'
 import {
   AgentIdText,
   Audit,
+  BreakGlassAnswer,
+  BreakGlassRequest,
   Closed,
+  Contenders,
   Done,
   Format,
   HostAnswer,
@@ -14,7 +17,9 @@ import {
   KeysetReplaced,
   KeysetRequest,
   Limit,
+  ReadmitRequest,
   Reason,
+  Renewals,
   TokenAnswer,
   TokenRequest,
 } from './schemas.ts'
@@ -70,6 +75,24 @@ export const FLEET_ROUTES: readonly Route[] = [
   defineRoute(
     {
       method: 'POST',
+      path: '/hosts/:id/break-glass',
+      name: 'breakGlass',
+      access: 'responder',
+      summary:
+        'Shows the code that ends the isolation of a host on the host itself. Each showing is audited.',
+      params: HostParams,
+      body: BreakGlassRequest,
+      response: BreakGlassAnswer,
+    },
+    ({ services, params, body, by }) => {
+      if (!services.hosts.get(params.id)) return refuse('notFound', 'there is no such host')
+      const shown = services.breakGlass.show(params.id, by, body.reason)
+      return shown ? answer({ ...shown }) : refuse('notFound', 'no isolation was asked for on this host')
+    },
+  ),
+  defineRoute(
+    {
+      method: 'POST',
       path: '/hosts/:id/revoke',
       name: 'revokeHost',
       access: 'admin',
@@ -82,6 +105,65 @@ export const FLEET_ROUTES: readonly Route[] = [
       services.hosts.revoke(params.id, by, body.reason)
         ? answer({ done: true as const })
         : refuse('notFound', 'there is no such host'),
+  ),
+  defineRoute(
+    {
+      method: 'GET',
+      path: '/hosts/:id/contenders',
+      name: 'contenders',
+      access: 'viewer',
+      summary: 'Those who use the identity of a held host: what to decide from.',
+      params: HostParams,
+      response: Contenders,
+    },
+    ({ services, params }) => answer({ contenders: [...services.standing.contenders(params.id)] }),
+  ),
+  defineRoute(
+    {
+      method: 'POST',
+      path: '/hosts/:id/readmit',
+      name: 'readmitHost',
+      access: 'admin',
+      summary:
+        'Lets a held host go on: that of one boot, or any when the others are gone. It renews at once.',
+      params: HostParams,
+      body: ReadmitRequest,
+      response: Done,
+    },
+    ({ services, params, body, by }) => {
+      const outcome = services.standing.readmit(params.id, body.bootId, by, body.reason)
+      if (outcome === 'readmitted') return answer({ done: true as const })
+      return outcome === 'notHeld'
+        ? refuse('refused', 'the host is not held')
+        : refuse('refused', 'no host with this identity came from that boot')
+    },
+  ),
+  defineRoute(
+    {
+      method: 'GET',
+      path: '/renewals',
+      name: 'renewals',
+      access: 'viewer',
+      summary: 'Hosts whose certificate ran out while they were away, and who ask for another.',
+      response: Renewals,
+    },
+    ({ services }) => answer({ renewals: [...services.standing.renewals()] }),
+  ),
+  defineRoute(
+    {
+      method: 'POST',
+      path: '/hosts/:id/approve-renewal',
+      name: 'approveRenewal',
+      access: 'admin',
+      summary: 'Gives a host whose certificate ran out another one, for the new key that it asked with.',
+      params: HostParams,
+      body: Closed({ reason: Reason }),
+      response: Done,
+    },
+    ({ services, params, body, by }) => {
+      const outcome = services.standing.approveRenewal(params.id, by, body.reason)
+      return outcome.ok ? answer({ done: true as const }) : refuse('refused', outcome.reason)
+    },
   ),
   defineRoute(
     {

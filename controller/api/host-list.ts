@@ -23,7 +23,7 @@ export interface HostSelection {
 }
 
 /** What asks for attention first. */
-const STATE_RANK: readonly string[] = ['silent', 'held', 'isolated', 'connected', 'revoked']
+const STATE_RANK: readonly string[] = ['held', 'silent', 'stopped', 'isolated', 'connected', 'revoked']
 
 export function selectHosts(all: readonly Host[], filter: HostFilter): HostSelection {
   const counts = new Map<Host['state'], number>()

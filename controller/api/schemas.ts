@@ -1,9 +1,11 @@
 /** Requests and answers of the API that are not records of another room. The CLI reads them from here too. */
 import Type, { type Static, type TProperties } from 'typebox'
 import { type CordonEvent, EVENT_SCHEMAS, type EventAction, Timestamp } from '../../shared/events/event.ts'
+import { ACTIONS, type ActionName } from '../../shared/protocol/commands.ts'
 import { KEYSET_BYTES_MAX } from '../../shared/protocol/limits.ts'
-import { Inventory, SensorStatus } from '../../shared/protocol/messages.ts'
+import { Inventory, IsolationStatus, SensorStatus } from '../../shared/protocol/messages.ts'
 import { ACTION_STATES, Action } from '../dispatch/action.ts'
+import { Evidence } from '../evidence/record.ts'
 import {
   DetectionRecord,
   INCIDENT_STATUSES,
@@ -72,12 +74,14 @@ export const NewUser = Closed({ name: Name, role: RoleText, password: Password }
 
 export const Health = Closed({ status: Type.Literal('ok') })
 
+export const HOST_STATES = ['connected', 'silent', 'stopped', 'held', 'revoked'] as const
 export const HostAnswer = Closed({
   agentId: AgentIdText,
   hostName: Text(256),
   inventory: Inventory,
   agentVersion: Text(32),
-  state: Words(['connected', 'silent', 'revoked']),
+  state: Words(HOST_STATES),
+  notice: Type.Union([Text(1_024), Type.Null()]),
   enrolledAt: Timestamp,
   lastSeenAt: Type.Union([Timestamp, Type.Null()]),
   certificateExpiresAt: Timestamp,
@@ -86,6 +90,7 @@ export const HostAnswer = Closed({
   sensors: Type.Array(SensorStatus, { maxItems: 16 }),
   bufferedRows: Type.Integer({ minimum: 0 }),
   droppedRows: Type.Integer({ minimum: 0 }),
+  isolation: Type.Union([IsolationStatus, Type.Null()]),
 })
 /** A part of a list: `offset` goes past what came before. */
 const Offset = Type.Optional(Type.Integer({ minimum: 0, maximum: 10_000_000 }))
@@ -107,6 +112,36 @@ export const Hosts = Closed({
   matching: Type.Integer({ minimum: 0 }),
   total: Type.Integer({ minimum: 0 }),
   states: Type.Array(Closed({ state: HostAnswer.properties.state, count: Type.Integer({ minimum: 0 }) })),
+})
+
+const ContenderAnswer = Closed({
+  bootId: Text(64),
+  certificateFingerprint: Type.String({ pattern: '^[0-9a-f]{64}$' }),
+  hostName: Text(256),
+  address: Text(64),
+  seenAt: Timestamp,
+})
+export const Contenders = Closed({ contenders: Type.Array(ContenderAnswer, { maxItems: 8 }) })
+/** `bootId` null lets any host with this identity go on, for when the others are gone. */
+export const ReadmitRequest = Closed({
+  reason: Reason,
+  bootId: Type.Union([Type.String({ minLength: 1, maxLength: 64 }), Type.Null()]),
+})
+const RenewalAnswer = Closed({
+  agentId: AgentIdText,
+  hostName: Text(256),
+  address: Text(64),
+  expiredAt: Timestamp,
+  askedAt: Timestamp,
+  keyFingerprint: Type.String({ pattern: '^[0-9a-f]{64}$' }),
+})
+export const Renewals = Closed({ renewals: Type.Array(RenewalAnswer) })
+
+export const BreakGlassRequest = Closed({ reason: Reason })
+export const BreakGlassAnswer = Closed({
+  code: Text(64),
+  commandId: Type.String({ pattern: '^[0-9a-f]{32}$' }),
+  createdAt: Timestamp,
 })
 
 export const TokenRequest = Closed({
@@ -139,10 +174,22 @@ export const ActionQuery = Closed({
   incidentId: Type.Optional(IncidentIdText),
   agentId: Type.Optional(AgentIdText),
   state: Type.Optional(Words(ACTION_STATES)),
+  action: Type.Optional(Words(Object.keys(ACTIONS) as ActionName[])),
   limit: Limit,
   format: Format,
 })
 export const Actions = Closed({ actions: Type.Array(Action) })
+
+export const EvidenceQuery = Closed({
+  agentId: Type.Optional(AgentIdText),
+  limit: Limit,
+  format: Format,
+})
+export const EvidenceList = Closed({ evidence: Type.Array(Evidence) })
+/** Where to go on from, when a download broke off. */
+export const DownloadQuery = Closed({
+  offset: Type.Optional(Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })),
+})
 
 const EVENT_ACTIONS = Object.keys(EVENT_SCHEMAS) as EventAction[]
 const Milliseconds = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })

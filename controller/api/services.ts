@@ -3,8 +3,9 @@
  * something takes the acting operator's name, for the audit log.
  */
 
-import type { Inventory, Signature } from '../../shared/protocol/messages.ts'
+import type { Inventory, IsolationStatus, Signature } from '../../shared/protocol/messages.ts'
 import type { Action, ActionError, ActionPlan, ActionRequest, ActionState } from '../dispatch/action.ts'
+import type { Evidence, EvidenceDownload } from '../evidence/record.ts'
 import type {
   DetectionRecord,
   INCIDENT_STATUSES,
@@ -23,8 +24,13 @@ export interface Host {
   readonly hostName: string
   readonly inventory: Inventory
   readonly agentVersion: string
-  /** `silent`: it should be connected and is not. */
-  readonly state: 'connected' | 'silent' | 'revoked'
+  /**
+   * `silent`: it should be connected and is not; `stopped`: the same, and it said before that it stops; `held`:
+   * two hosts use its identity, and neither is heard.
+   */
+  readonly state: 'connected' | 'silent' | 'stopped' | 'held' | 'revoked'
+  /** What a person should know or do about its connection; null when all is as it should be. */
+  readonly notice: string | null
   readonly enrolledAt: string
   readonly lastSeenAt: string | null
   readonly certificateExpiresAt: string
@@ -35,6 +41,8 @@ export interface Host {
   readonly sensors: readonly { name: string; inForce: boolean; reason: string; seen: number; lost: number }[]
   readonly bufferedRows: number
   readonly droppedRows: number
+  /** Whether it is cut off, as the agent told it; null while it never did. */
+  readonly isolation: IsolationStatus | null
 }
 
 export interface HostService {
@@ -42,6 +50,56 @@ export interface HostService {
   get(agentId: string): Host | undefined
   /** Ends the agent's right to connect; its live sockets close within 5 s. */
   revoke(agentId: string, by: string, reason: string): boolean
+}
+
+export interface BreakGlassCode {
+  /** In groups, as it is read out and typed. */
+  readonly code: string
+  /** The isolation that it ends. */
+  readonly commandId: string
+  readonly createdAt: string
+}
+
+export interface BreakGlassService {
+  /** The code of the isolation that the host is in, else of the last that was asked for. Its showing is audited. */
+  show(agentId: string, by: string, reason: string): BreakGlassCode | undefined
+}
+
+/** One of those who use a held identity. */
+export interface Contender {
+  readonly bootId: string
+  readonly certificateFingerprint: string
+  readonly hostName: string
+  readonly address: string
+  readonly seenAt: string
+}
+
+export interface ExpiredRenewal {
+  readonly agentId: string
+  readonly hostName: string
+  readonly address: string
+  readonly expiredAt: string
+  readonly askedAt: string
+  /** Of the new key. */
+  readonly keyFingerprint: string
+}
+
+/** Hosts that wait for a person: held identities, and certificates that ran out while their host was away. */
+export interface HostStandingService {
+  contenders(agentId: string): readonly Contender[]
+  /** `bootId` names one contender; null lets any go on, for when the others are gone. */
+  readmit(
+    agentId: string,
+    bootId: string | null,
+    by: string,
+    reason: string,
+  ): 'readmitted' | 'notHeld' | 'unknownBoot'
+  renewals(): readonly ExpiredRenewal[]
+  approveRenewal(
+    agentId: string,
+    by: string,
+    reason: string,
+  ): { readonly ok: true } | { readonly ok: false; readonly reason: string }
 }
 
 export interface EnrolmentService {
@@ -70,11 +128,20 @@ export interface IncidentService {
   close(id: string, by: string, reason: string): boolean
 }
 
+export interface EvidenceService {
+  /** Newest first. */
+  list(filter: { readonly agentId?: string; readonly limit: number }): readonly Evidence[]
+  get(id: string): Evidence | undefined
+  /** Writes down who takes it away; undefined when there is no such whole file, or it ends before `offset`. */
+  download(id: string, offset: number, by: string): EvidenceDownload | undefined
+}
+
 export interface ActionService {
   list(filter: {
     incidentId?: string
     agentId?: string
     state?: ActionState
+    action?: Action['action']
     limit: number
   }): readonly Action[]
   get(id: string): Action | undefined
@@ -131,9 +198,12 @@ export interface KeysetService {
 
 export interface Services {
   readonly hosts: HostService
+  readonly standing: HostStandingService
   readonly enrolment: EnrolmentService
   readonly incidents: IncidentService
   readonly actions: ActionService
+  readonly evidence: EvidenceService
+  readonly breakGlass: BreakGlassService
   readonly events: EventService
   readonly changes: ChangeFeed
   readonly audit: AuditLog

@@ -121,7 +121,8 @@ function admit(request: IncomingMessage, options: FrontDoorOptions): Admission {
   if (!peer.ok) return refused('403 Forbidden', peer.reason)
   const { agentId, certificateFingerprint } = peer.identity
   const standing = options.authorise(certificateFingerprint, agentId)
-  if (standing !== 'ok') {
+  // One that is held is let in to be told so.
+  if (standing !== 'ok' && standing !== 'held') {
     return refused('403 Forbidden', `the certificate of agent ${agentId} is ${standing}`)
   }
   if (options.sessionCount() >= options.limits.sessionsMax) {

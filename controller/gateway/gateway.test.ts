@@ -16,6 +16,7 @@ import {
   type TestPki,
   tlsOptionsOf,
 } from './testing/test-fleet.ts'
+import { ISOLATION_OFF } from '../../shared/protocol/testing/isolation-off.ts'
 
 const agentId = sampleAgentId(1)
 const shortId = agentId.slice(0, 8)
@@ -138,24 +139,60 @@ test('messages go both ways, and only to who is connected', async () => {
     scanner: { scanned: 0, skipped: 0, restarts: 0, queued: 0 },
     residentBytes: 1,
     certificateExpires: '2026-02-01T00:00:00.000Z',
+    isolation: ISOLATION_OFF,
   })
   await expect.poll(() => controller.log).toContain('status 42')
 })
 
-test('a second connection takes the place of the first; when they throw each other out there is an alert', async () => {
-  controller = await startTestController(pki)
+test('a connection that came back takes the place of one that nobody holds any more', async () => {
+  controller = await startTestController(pki, { limits: { challengeMs: 200 } })
   let agent = await greet()
   for (let round = 0; round < 3; round += 1) {
-    const next = await greet({ sessionNonce: `0${round}`.repeat(16) })
+    // Half open: the host lost the connection, the controller has not noticed.
+    agent.socket.pause()
+    // The same boot, or another after a reboot.
+    const next = await greet({ sessionNonce: `0${round}`.repeat(16), bootId: `boot ${round}` })
+    expect(controller.gateway.nonceOf(agentId)).toBe(`0${round}`.repeat(16))
+    agent.socket.resume()
     expect(await agent.rest()).toMatchObject([{ kind: 'goodbye', code: 'replaced' }])
     agent = next
-    expect(controller.gateway.nonceOf(agentId)).toBe(`0${round}`.repeat(16))
   }
   expect(controller.gateway.sessions()).toHaveLength(1)
-  expect(controller.log.filter((line) => line.startsWith('alert'))).toEqual([
-    `alert identityUsedTwice ${shortId}`,
-  ])
+  expect(controller.log.filter((line) => /twins|alert/.test(line))).toEqual([])
   expect(controller.log.filter((line) => line.startsWith('disconnected'))).toHaveLength(3)
+})
+
+test('two hosts with one identity, both alive, are both sent away as held before the second is welcomed', async () => {
+  controller = await startTestController(pki, { limits: { challengeMs: 10_000 } })
+  const first = await greet({ bootId: 'boot one' })
+  const second = await greetingAgent(pki, controller, credentials, { bootId: 'boot two' })
+  expect(await second.rest()).toMatchObject([{ kind: 'goodbye', code: 'held' }])
+  expect(await first.rest()).toMatchObject([{ kind: 'goodbye', code: 'held' }])
+  expect(controller.log).toContain(`twins ${shortId} boot one boot two`)
+  expect(controller.gateway.sessions()).toEqual([])
+})
+
+test('two hosts that are never there at once are told by their boots, which take turns', async () => {
+  controller = await startTestController(pki)
+  const visit = async (bootId: string) => {
+    const agent = await greet({ bootId })
+    agent.socket.close()
+    await expect.poll(() => controller.gateway.sessions()).toEqual([])
+  }
+  // A reboot, a snapshot that was restored, and any number of reconnects are no twin.
+  for (const bootId of ['one', 'one', 'two', 'two', 'one', 'one', 'three', 'three', 'one'])
+    await visit(bootId)
+  expect(controller.log.filter((line) => line.startsWith('twins'))).toEqual([])
+  const agent = await greetingAgent(pki, controller, credentials, { bootId: 'three' })
+  expect(await agent.rest()).toMatchObject([{ kind: 'goodbye', code: 'held' }])
+  expect(controller.log).toContain(`twins ${shortId} one three`)
+})
+
+test('an agent that stops in order says so', async () => {
+  controller = await startTestController(pki)
+  const agent = await greet()
+  agent.send({ kind: 'stopping', reason: 'the agent was told to stop' })
+  await expect.poll(() => controller.log).toContain(`stopping ${shortId} the agent was told to stop`)
 })
 
 test('a revoked agent is sent away at once, at its next batch, and at the door', async () => {
@@ -186,9 +223,11 @@ test('a controller that has more of the stream than the agent, or another stream
   agent.send(frameOf(createSampleStream(agentId, STREAM_ID).batch(1, 5)))
   await agent.next()
   agent.socket.close()
-  await greet({ watermarks: [{ class: 2, first: 1, last: 5, acknowledged: 5 }] })
+  const whole = await greet({ watermarks: [{ class: 2, first: 1, last: 5, acknowledged: 5 }] })
   expect(controller.log.filter((line) => line.startsWith('alert'))).toEqual([])
-  await greet({ watermarks: [{ class: 2, first: 1, last: 3, acknowledged: 3 }] })
+  whole.socket.terminate()
+  const behind = await greet({ watermarks: [{ class: 2, first: 1, last: 3, acknowledged: 3 }] })
+  behind.socket.terminate()
   expect(controller.log).toContain(`alert watermarkAhead ${shortId}`)
   await greet({ streamId: '99'.repeat(16) })
   expect(controller.log).toContain(`alert streamReplaced ${shortId}`)

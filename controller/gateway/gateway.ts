@@ -6,15 +6,13 @@ import type { AddressInfo } from 'node:net'
 import { aborted, runEvery, runTogether } from '../../shared/node/loop.ts'
 import type { ControllerMessage } from '../../shared/protocol/messages.ts'
 import { createFrontDoor } from './front-door.ts'
-import { DEFAULT_LIMITS, type GatewayLimits, type GatewayOptions, type Goodbye } from './ports.ts'
+import { DEFAULT_LIMITS, type GatewayLimits, type GatewayOptions, type Goodbye, type Twin } from './ports.ts'
 import { createSession, type Session } from './session.ts'
 import { createSlots } from './slots.ts'
+import { createTwinWatch } from './twin-watch.ts'
 
 const TICK_MS = 1_000
 const TLS_RELOAD_MS = 3_600_000
-/** So many replacements of an agent's session within the window are no flaky network. */
-const REPLACEMENTS_MAX = 3
-const REPLACEMENT_WINDOW_MS = 60_000
 const SHUTDOWN_RETRY_MS = 2_000
 
 export interface SessionInfo {
@@ -37,19 +35,20 @@ export interface Gateway {
   /** The nonce of the agent's live session. */
   nonceOf(agentId: string): string | undefined
   /** Ends the agent's sessions at once, those that have not said hello too. */
-  disconnect(agentId: string, code: Goodbye['code'], reason: string): void
+  disconnect(agentId: string, code: Goodbye['code'], reason: string, retryAfterMs?: number): void
 }
 
 export function createGateway<Position>(options: GatewayOptions<Position>): Gateway {
   const limits: GatewayLimits = { ...DEFAULT_LIMITS, ...options.limits }
   const clock = options.clock ?? Date.now
+  const monotonic = options.monotonic ?? (() => performance.now())
   const random = options.random ?? Math.random
   const { logger } = options
   const slots = createSlots(limits.batchesMax)
   /** All connections, and those of them that said hello. */
   const connections = new Set<Session>()
   const live = new Map<string, Session>()
-  const replacements = createReplacementWatch(options.onAlert, clock)
+  const twins = createTwinWatch({ limits, monotonic, onTwins: options.onTwins })
   const listening = Promise.withResolvers<AddressInfo>()
   listening.promise.catch(() => undefined)
   let address: AddressInfo | null = null
@@ -57,10 +56,9 @@ export function createGateway<Position>(options: GatewayOptions<Position>): Gate
   const takePlace = (session: Session): void => {
     const older = live.get(session.agentId)
     live.set(session.agentId, session)
-    if (!older) return
-    replacements.note(session.agentId, older.remoteAddress, session.remoteAddress)
-    older.end('replaced', 'the agent connected again')
+    older?.end('replaced', 'the agent connected again')
   }
+  const admit = options.admit ?? (() => ({ kind: 'ok' as const, renew: false }))
   const leave = (session: Session): void => {
     connections.delete(session)
     if (live.get(session.agentId) === session) live.delete(session.agentId)
@@ -74,7 +72,8 @@ export function createGateway<Position>(options: GatewayOptions<Position>): Gate
       sessionCount: () => connections.size,
       onSocket: (socket, peer, remoteAddress, acceptedMs) => {
         const whose = { socket, peer, remoteAddress, acceptedMs }
-        const shared = { limits, slots, clock, onOpen: takePlace, onEnd: leave }
+        const claim = (session: Session, twin: Twin) => twins.claim(session, twin, live.get(session.agentId))
+        const shared = { limits, slots, clock, monotonic, admit, claim, onOpen: takePlace, onEnd: leave }
         const session = createSession({ ...options, ...whose, ...shared })
         connections.add(session)
         if (signal.aborted) session.end('shutdown', 'the controller stops')
@@ -106,9 +105,8 @@ export function createGateway<Position>(options: GatewayOptions<Position>): Gate
         aborted,
         (stop) =>
           runEvery(TICK_MS, stop, () => {
-            const nowMs = clock()
-            for (const session of connections) session.tick(nowMs)
-            replacements.forget()
+            for (const session of connections) session.tick()
+            twins.forget()
           }),
         async function renewTls(stop) {
           let first = true
@@ -146,37 +144,9 @@ export function createGateway<Position>(options: GatewayOptions<Position>): Gate
         connectedMs,
       })),
     nonceOf: (agentId) => live.get(agentId)?.nonce,
-    disconnect(agentId, code, reason) {
+    disconnect(agentId, code, reason, retryAfterMs = 0) {
       for (const session of [...connections]) {
-        if (session.agentId === agentId) session.end(code, reason)
-      }
-    },
-  }
-}
-
-/** Tells two holders of one identity that throw each other out from an agent that reconnects. */
-function createReplacementWatch(
-  onAlert: GatewayOptions<unknown>['onAlert'],
-  clock: () => number,
-): { note(agentId: string, from: string, to: string): void; forget(): void } {
-  const seen = new Map<string, number[]>()
-  return {
-    note(agentId, from, to) {
-      const nowMs = clock()
-      const recent = (seen.get(agentId) ?? []).filter((atMs) => atMs > nowMs - REPLACEMENT_WINDOW_MS)
-      recent.push(nowMs)
-      seen.set(agentId, recent.slice(-REPLACEMENTS_MAX))
-      if (recent.length < REPLACEMENTS_MAX) return
-      onAlert(
-        'identityUsedTwice',
-        agentId,
-        `${REPLACEMENTS_MAX} sessions replaced within a minute, last from ${from} by ${to}`,
-      )
-    },
-    forget() {
-      const nowMs = clock()
-      for (const [agentId, times] of seen) {
-        if ((times.at(-1) ?? 0) <= nowMs - REPLACEMENT_WINDOW_MS) seen.delete(agentId)
+        if (session.agentId === agentId) session.end(code, reason, retryAfterMs)
       }
     },
   }

@@ -10,6 +10,7 @@ import {
   PING_INTERVAL_MS,
 } from '../../shared/protocol/limits.ts'
 import type { AgentMessage, ControllerMessage } from '../../shared/protocol/messages.ts'
+import type { FileSink } from './file-lane.ts'
 
 export type Hello = Extract<AgentMessage, { kind: 'hello' }>
 export type Status = Extract<AgentMessage, { kind: 'status' }>
@@ -35,7 +36,26 @@ export interface BatchSink<Position> {
   >
 }
 
-export type Authorise = (certificateFingerprint: string, agentId: string) => 'ok' | 'revoked' | 'unknown'
+export type Authorise = (
+  certificateFingerprint: string,
+  agentId: string,
+) => 'ok' | 'held' | 'revoked' | 'unknown'
+
+/** Whether the host that says hello may go on; `renew` asks it to renew its certificate at once. */
+export type Admit = (
+  agentId: string,
+  hello: Hello,
+  peer: PeerIdentity,
+  remoteAddress: string,
+) => { readonly kind: 'ok'; readonly renew: boolean } | { readonly kind: 'held'; readonly reason: string }
+
+/** One of two hosts that use one identity. */
+export interface Twin {
+  readonly bootId: string
+  readonly certificateFingerprint: string
+  readonly hostName: string
+  readonly address: string
+}
 
 export type RenewalOutcome =
   | { readonly kind: 'renewed'; readonly certificateChainPem: string }
@@ -47,8 +67,11 @@ export interface GatewayHandlers {
   onHello(agentId: string, hello: Hello, peer: PeerIdentity): void
   /** The welcome is sent: from now on `send` reaches the agent. */
   onConnected(agentId: string): void
+  /** The agent is being stopped in order; the end of its connection follows. */
+  onStopping(agentId: string, reason: string): void
   /** Once for each `onHello`. */
-  onDisconnected(agentId: string, reason: string): void
+  /** `quietMs`: how long before its end the connection gave its last sign of life. */
+  onDisconnected(agentId: string, reason: string, quietMs: number): void
   onStatus(agentId: string, status: Status): void
   onRenewal(agentId: string, csrPem: string, peer: PeerIdentity): Promise<RenewalOutcome> | RenewalOutcome
   onKeysetRequest(agentId: string): KeysetMessage | null
@@ -66,6 +89,8 @@ export interface GatewayLimits {
   /** From TCP accept to hello. */
   readonly helloTimeoutMs: number
   readonly pingIntervalMs: number
+  /** How long the holder of an agent's place has to show that it lives when another host wants it. */
+  readonly challengeMs: number
   /** Unread bytes towards an agent. */
   readonly bufferedBytesMax: number
   /** Control messages and pings an agent may send at once, and one each of these milliseconds after that. */
@@ -80,14 +105,11 @@ export const DEFAULT_LIMITS: GatewayLimits = {
   batchesMax: 128,
   helloTimeoutMs: HELLO_TIMEOUT_MS,
   pingIntervalMs: PING_INTERVAL_MS,
+  challengeMs: 3_000,
   bufferedBytesMax: BUFFERED_BYTES_MAX,
   controlBurst: 64,
   controlIntervalMs: 500,
 }
-
-export type GatewayAlert =
-  /** Two connections with one certificate throw each other out: the host was cloned, or its key stolen. */
-  'identityUsedTwice'
 
 export interface GatewayOptions<Position> {
   readonly host: string
@@ -99,10 +121,17 @@ export interface GatewayOptions<Position> {
   readonly authorise: Authorise
   readonly keysetVersion: () => number
   readonly batches: BatchSink<Position>
+  /** Without it no file is taken. */
+  readonly files?: FileSink
   readonly handlers: GatewayHandlers
-  readonly onAlert: (kind: GatewayAlert, agentId: string, detail: string) => void
+  /** Everybody is admitted unless said. */
+  readonly admit?: Admit
+  /** Two hosts use one identity, and both are alive or come back in turns. Expected to hold the agent. */
+  readonly onTwins: (agentId: string, twins: readonly Twin[], how: string) => void
   readonly logger: Logger
   readonly clock?: () => number
+  /** Milliseconds on a clock that never jumps. */
+  readonly monotonic?: () => number
   readonly random?: () => number
   readonly limits?: Partial<GatewayLimits>
 }

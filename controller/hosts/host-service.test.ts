@@ -6,6 +6,7 @@ import { HOST_A, HOST_B, NOW_MS } from '../correlate/testing/findings.ts'
 import { openState } from '../state/state.ts'
 import { openTemporaryState } from '../state/testing/temporary-state.ts'
 import { createHosts } from './host-service.ts'
+import { ISOLATION_OFF } from '../../shared/protocol/testing/isolation-off.ts'
 
 const inventory = (hostName: string) => ({
   hostName,
@@ -40,6 +41,7 @@ const status: Extract<AgentMessage, { kind: 'status' }> = {
   scanner: { scanned: 0, skipped: 0, restarts: 0, queued: 0 },
   residentBytes: 1,
   certificateExpires: '',
+  isolation: ISOLATION_OFF,
 }
 
 function createSetup() {
@@ -49,12 +51,14 @@ function createSetup() {
   const changes: Change[] = []
   const audit = createAuditLog(temporary.state, nowMs)
   const revoked = new Set<string>()
+  const held = new Map<string, string>()
   const dependencies = {
     state: temporary.state,
     certificateOf: (agentId: string) => ({
       expiresAt: '2026-12-24T10:00:00.000Z',
       keyFingerprint: agentId.repeat(2),
       revoked: revoked.has(agentId),
+      heldReason: held.get(agentId) ?? null,
     }),
     revokeCertificate: (agentId: string) =>
       agentId === HOST_A && !revoked.has(agentId) && !!revoked.add(agentId),

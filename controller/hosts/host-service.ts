@@ -6,7 +6,9 @@ import type { EventOf } from '../../shared/events/event.ts'
 import type { AgentMessage, Inventory } from '../../shared/protocol/messages.ts'
 import type { AuditLog, Change, Host, HostService } from '../api/services.ts'
 import type { HostRow } from '../state/hosts-table.ts'
+import type { Silence } from '../state/silences-table.ts'
 import type { State } from '../state/state.ts'
+import { timestamp } from '../state/timestamp.ts'
 
 type Hello = Extract<AgentMessage, { kind: 'hello' }>
 type Status = Extract<AgentMessage, { kind: 'status' }>
@@ -18,6 +20,8 @@ interface CertificateFacts {
   /** SHA-256 of the DER SubjectPublicKeyInfo, lower-case hex. */
   readonly keyFingerprint: string
   readonly revoked: boolean
+  /** Why the agent is held; null when it is not. */
+  readonly heldReason: string | null
 }
 
 export interface HostDependencies {
@@ -35,6 +39,9 @@ export interface Hosts extends HostService {
   /** After hello; the agent counts as connected until `disconnected`. */
   connected(agentId: string, hello: Hello): void
   disconnected(agentId: string): void
+  isConnected(agentId: string): boolean
+  /** Agents that were connected once and should be again. */
+  expected(): readonly { readonly agentId: string; readonly lastSeenMs: number }[]
   status(agentId: string, status: Status): void
   /** From the event stream: survives a lost hello. */
   agentStarted(agentId: string, event: EventOf<'agent-started'>): void
@@ -63,13 +70,16 @@ export function createHosts(dependencies: HostDependencies): Hosts {
   const hostOf = (row: HostRow): Host => {
     const certificate = dependencies.certificateOf(row.agent_id)
     const revoked = row.revoked_ms !== null || certificate?.revoked === true
+    const isConnected = connections.has(row.agent_id)
+    const facts = { revoked, heldReason: certificate?.heldReason ?? null, isConnected }
+    const silence = isConnected ? undefined : state.silences.get(row.agent_id)
     const status = row.status === null ? null : (JSON.parse(row.status) as Status)
     return {
       agentId: row.agent_id,
       hostName: row.host_name,
       inventory: JSON.parse(row.inventory) as Inventory,
       agentVersion: row.agent_version,
-      state: revoked ? 'revoked' : connections.has(row.agent_id) ? 'connected' : 'silent',
+      ...standingOf(facts, silence, { expiresAt: certificate?.expiresAt, nowMs: nowMs() }),
       enrolledAt: new Date(row.enrolled_ms).toISOString(),
       lastSeenAt: row.last_seen_ms === null ? null : new Date(row.last_seen_ms).toISOString(),
       certificateExpiresAt: certificate?.expiresAt ?? '',
@@ -78,10 +88,19 @@ export function createHosts(dependencies: HostDependencies): Hosts {
       sensors: status?.sensors ?? [],
       bufferedRows: status?.bufferedRows ?? 0,
       droppedRows: status?.droppedRows ?? 0,
+      // A status of an agent from before it could be isolated tells nothing of it.
+      isolation: status?.isolation ?? null,
     }
   }
 
   return {
+    isConnected: (agentId) => connections.has(agentId),
+    expected: () =>
+      state.hosts.list().flatMap(({ agent_id: agentId, last_seen_ms: lastSeenMs, revoked_ms: revokedMs }) => {
+        const certificate = dependencies.certificateOf(agentId)
+        const isOut = revokedMs !== null || certificate?.revoked !== false || certificate.heldReason !== null
+        return lastSeenMs === null || isOut ? [] : [{ agentId, lastSeenMs }]
+      }),
     list: () => state.hosts.list().map(hostOf),
     get(agentId) {
       const row = state.hosts.get(agentId)
@@ -127,4 +146,25 @@ export function createHosts(dependencies: HostDependencies): Hosts {
       return known ?? agentId
     },
   }
+}
+
+/** State and, for a person, what is to be known of it. */
+function standingOf(
+  facts: { readonly revoked: boolean; readonly heldReason: string | null; readonly isConnected: boolean },
+  silence: Silence | undefined,
+  certificate: { readonly expiresAt: string | undefined; readonly nowMs: number },
+): Pick<Host, 'state' | 'notice'> {
+  if (facts.revoked) return { state: 'revoked', notice: null }
+  if (facts.heldReason !== null) {
+    return { state: 'held', notice: `${facts.heldReason}; nothing of it is stored until one is readmitted` }
+  }
+  if (facts.isConnected) return { state: 'connected', notice: null }
+  const expiresMs = Date.parse(certificate.expiresAt ?? '')
+  const expired =
+    expiresMs <= certificate.nowMs ? `; its certificate ran out at ${certificate.expiresAt}` : ''
+  if (silence?.farewell != null) {
+    return { state: 'stopped', notice: `stopped in order at ${timestamp(silence.sinceMs)}${expired}` }
+  }
+  const since = silence ? `nothing was heard of it since ${timestamp(silence.sinceMs)}` : ''
+  return { state: 'silent', notice: `${since}${expired}` || null }
 }

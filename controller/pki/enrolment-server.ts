@@ -1,7 +1,6 @@
 /**
- * The listener where hosts enrol: TLS 1.3, `POST /v1/enrol`, nothing else. It asks for no client certificate,
- * because a host that enrols has none; the token is the proof. Every answer that is not an enrolment is
- * `{error: {code, message, hint}}`.
+ * The listener for hosts without a valid certificate: TLS 1.3, `POST /v1/enrol` with a token, and
+ * `/v1/renew-expired` with a proof of the old key, nothing else. Every refusal is `{error: {code, message, hint}}`.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { createServer, type Server } from 'node:https'
@@ -11,10 +10,11 @@ import { aborted, runEvery } from '../../shared/node/loop.ts'
 import { decodeUtf8 } from '../../shared/node/signing.ts'
 import { enrolmentTlsOptions } from '../../shared/node/tls.ts'
 import { ENROLMENT_BODY_BYTES_MAX } from '../../shared/protocol/limits.ts'
-import { EnrolmentRequest } from '../../shared/protocol/messages.ts'
+import { EnrolmentRequest, ExpiredRenewalRequest } from '../../shared/protocol/messages.ts'
 import { compileSchema, parseStrict } from '../../shared/protocol/parse.ts'
 import type { Authority } from './authority.ts'
 import type { Enrolment, EnrolmentError } from './enrolment.ts'
+import type { ExpiredRenewalError, ExpiredRenewals } from './expired-renewal.ts'
 import { createRateLimit, type RateLimit } from './rate-limit.ts'
 
 export interface EnrolmentServerOptions {
@@ -23,6 +23,8 @@ export interface EnrolmentServerOptions {
   readonly port: number
   readonly authority: Authority
   readonly enrolment: Enrolment
+  /** Left out: expired certificates are not renewed. */
+  readonly renewals?: ExpiredRenewals
   readonly logger: Logger
   readonly clock: () => number
   /** Requests per minute and address; 60 unless said. */
@@ -39,6 +41,8 @@ const connectionsMax = 256
 const requestTimeoutMs = 15_000
 const certificateCheckIntervalMs = 3_600_000
 const requestCheck = compileSchema(EnrolmentRequest)
+const renewalCheck = compileSchema(ExpiredRenewalRequest)
+const RENEWAL_PATH = '/v1/renew-expired'
 
 /** Listens until `signal` aborts. Rejects when the port cannot be had. */
 export async function startEnrolmentServer(
@@ -105,15 +109,20 @@ function listen(server: Server, host: string, port: number): Promise<void> {
 }
 
 async function answer(
-  { enrolment, logger }: EnrolmentServerOptions,
+  options: EnrolmentServerOptions,
   rateLimit: RateLimit,
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
+  const { enrolment, renewals, logger } = options
   const address = request.socket.remoteAddress ?? ''
   if (!rateLimit.take(address)) {
     response.setHeader('retry-after', '60')
     return respondError(response, 429, 'rate', 'too many requests from this address', 'wait a minute')
+  }
+  if (request.url === RENEWAL_PATH && renewals) {
+    if (request.method === 'GET') return respond(response, 200, { nonce: renewals.nonce() })
+    if (request.method === 'POST') return renewExpired({ renewals, logger }, address, request, response)
   }
   if (request.url !== '/v1/enrol') {
     return respondError(response, 404, 'notFound', 'there is nothing here', 'agents enrol at POST /v1/enrol')
@@ -141,6 +150,45 @@ async function answer(
   const { status, hint } = refusals[result.error.kind]
   respondError(response, status, result.error.kind, result.error.reason, hint)
 }
+
+async function renewExpired(
+  { renewals, logger }: { readonly renewals: ExpiredRenewals; readonly logger: Logger },
+  address: string,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const body = await readBody(request)
+  if (!body) {
+    const message = `the body is longer than ${ENROLMENT_BODY_BYTES_MAX} bytes`
+    return respondError(response, 413, 'tooLong', message, 'is the agent of this release?')
+  }
+  const parsed = parseStrict(renewalCheck, decodeUtf8(body) ?? '', ENROLMENT_BODY_BYTES_MAX)
+  if (!parsed.ok) {
+    const message = `the request is not valid at ${parsed.error.path || '/'}: ${parsed.error.reason}`
+    return respondError(response, 400, 'malformed', message, 'is the agent of this release?')
+  }
+  const result = renewals.ask(parsed.value, address)
+  if (result.ok) return respond(response, 200, result.value)
+  logger.warn({ address, code: result.error.kind }, 'refused to renew an expired certificate')
+  const { status, hint } = renewalRefusals[result.error.kind]
+  respondError(response, status, result.error.kind, result.error.reason, hint)
+}
+
+const enrolAnew = 'enrol the host anew with a token from `cordon host enroll-token`'
+const renewalRefusals: { readonly [Kind in ExpiredRenewalError['kind']]: { status: number; hint: string } } =
+  {
+    protocolVersion: { status: 409, hint: 'install an agent of the same release as the controller' },
+    nonceInvalid: { status: 401, hint: 'ask again with a fresh nonce' },
+    proofInvalid: { status: 401, hint: enrolAnew },
+    requestInvalid: { status: 400, hint: 'is the agent of this release?' },
+    keyInUse: { status: 409, hint: 'ask again with a new key' },
+    unknownCertificate: { status: 403, hint: enrolAnew },
+    notExpired: { status: 409, hint: 'set the clock of the host; it connects with the certificate it has' },
+    expiredTooLong: { status: 410, hint: enrolAnew },
+    replaced: { status: 403, hint: `${enrolAnew}, if it is no copy of another` },
+    revoked: { status: 403, hint: enrolAnew },
+    held: { status: 403, hint: 'an administrator looks at `cordon host get`, and readmits the right host' },
+  }
 
 const newToken = 'make a new token on the controller'
 const refusals: { readonly [Kind in EnrolmentError['kind']]: { status: number; hint: string } } = {

@@ -10,6 +10,7 @@ import { type Authority, createAuthority } from './authority.ts'
 import { openPkiDatabase } from './database.ts'
 import { createEnrolment, type Enrolment } from './enrolment.ts'
 import { createEnrolmentTokens, TOKEN_ATTEMPTS_MAX } from './enrolment-tokens.ts'
+import { createHolds, type Holds } from './holds.ts'
 import { type KeysetStore, openKeysetStore } from './keyset-store.ts'
 import { createRegistry, type PkiAlert, type Registry } from './registry.ts'
 
@@ -50,6 +51,7 @@ beforeAll(async () => {
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
 let database: Sqlite
+let holds: Holds
 let registry: Registry
 let enrolment: Enrolment
 let alerts: PkiAlert[]
@@ -66,7 +68,8 @@ afterEach(() => database.close())
 /** What a start of the controller does over the same database. */
 function start() {
   const alert = (entry: PkiAlert) => alerts.push(entry)
-  registry = createRegistry({ database, clock, alert })
+  holds = createHolds(database, clock)
+  registry = createRegistry({ database, clock, alert, holds })
   enrolment = createEnrolment({
     database,
     authority,
@@ -278,6 +281,83 @@ test('a clone is exposed: two hosts renew from the same certificate', () => {
   nowMs += 120_000
   expect(standing(first)).toBe('revoked')
   expect(alerts).toMatchObject([{ kind: 'clonedIdentity' }])
+})
+
+test('a restored host with a replaced certificate is refused and told of; used beside the newer one, both are held', () => {
+  const before = enrolAgent()
+  const after = renewAgent(before)
+  standing(after)
+  nowMs += 120_000
+  expect(standing(before)).toBe('revoked')
+  expect(registry.get(before.agentId)?.heldAtMs).toBeNull()
+  start()
+  const held: string[] = []
+  holds.onHeld((agentId) => held.push(agentId))
+  expect(standing(after)).toBe('held')
+  expect([standing(before), standing(after)]).toEqual(['held', 'held'])
+  expect(held).toEqual([before.agentId])
+  expect(holds.admit(before.agentId, 'boot')).toMatchObject({ kind: 'held' })
+})
+
+test('a held identity is held over a restart, and its contenders are few and known', () => {
+  const agent = enrolAgent()
+  expect(holds.hold('f'.repeat(32), 'unknown')).toBe(false)
+  expect(holds.hold(agent.agentId, 'seen twice')).toBe(true)
+  expect(holds.hold(agent.agentId, 'again')).toBe(false)
+  start()
+  expect(standing(agent)).toBe('held')
+  expect(holds.admit(agent.agentId, 'boot')).toMatchObject({ kind: 'held', reason: /seen twice/ })
+  const { certificateFingerprint } = agent
+  for (let boot = 0; boot < 20; boot += 1) {
+    nowMs += 1
+    holds.note(agent.agentId, { bootId: `boot ${boot}`, certificateFingerprint, hostName: 'h', address: 'a' })
+  }
+  expect(holds.contenders(agent.agentId).map(({ bootId }) => bootId)).toEqual(
+    [19, 18, 17, 16, 15, 14, 13, 12].map((boot) => `boot ${boot}`),
+  )
+})
+
+test('the readmitted boot goes on alone and renews; then the copy of its old key is worth nothing, quietly', () => {
+  const agent = enrolAgent()
+  const { agentId, certificateFingerprint } = agent
+  holds.hold(agentId, 'seen twice')
+  for (const bootId of ['right', 'copy']) {
+    holds.note(agentId, { bootId, certificateFingerprint, hostName: 'h', address: 'a' })
+  }
+  expect(holds.readmit(agentId, 'neither')).toBe('unknownBoot')
+  expect(holds.readmit(agentId, 'right')).toBe('readmitted')
+  expect(holds.contenders(agentId)).toEqual([])
+  expect(standing(agent)).toBe('ok')
+  expect(holds.admit(agentId, 'right')).toEqual({ kind: 'ok', renew: true })
+  expect(holds.admit(agentId, 'copy')).toMatchObject({ kind: 'held', reason: /enrol this one anew/ })
+  const renewed = renewAgent(agent)
+  expect(standing(renewed)).toBe('ok')
+  expect(holds.admit(agentId, 'any other boot')).toEqual({ kind: 'ok', renew: false })
+  nowMs += 120_000
+  expect(standing(agent)).toBe('revoked')
+  expect(standing(renewed)).toBe('ok')
+  expect(alerts).toEqual([])
+  expect(holds.readmit(agentId, null)).toBe('notHeld')
+})
+
+test('the right one may be the one whose certificate the copy had replaced', () => {
+  const original = enrolAgent()
+  const { agentId } = original
+  const copied = renewAgent(original)
+  standing(copied)
+  nowMs += 120_000
+  standing(original)
+  standing(copied)
+  for (const [bootId, { certificateFingerprint }] of [
+    ['right', original],
+    ['copy', copied],
+  ] as const) {
+    holds.note(agentId, { bootId, certificateFingerprint, hostName: 'h', address: 'a' })
+  }
+  expect(holds.readmit(agentId, 'right')).toBe('readmitted')
+  expect([standing(original), standing(copied)]).toEqual(['ok', 'revoked'])
+  expect(standing(renewAgent(original))).toBe('ok')
+  expect([standing(original), standing(copied)]).toEqual(['revoked', 'revoked'])
 })
 
 test('a certificate past its end counts no longer', () => {

@@ -8,6 +8,7 @@
  */
 import type { Sqlite } from '../../shared/node/sqlite.ts'
 import type { IssuedCertificate } from './authority.ts'
+import type { Holds } from './holds.ts'
 
 export interface AgentRecord {
   readonly agentId: string
@@ -21,9 +22,11 @@ export interface AgentRecord {
   readonly keyFingerprint: string
   readonly certificateFingerprint: string
   readonly certificateExpiresAtMs: number
+  readonly heldAtMs: number | null
+  readonly heldReason: string | null
 }
 
-export type Standing = 'ok' | 'revoked' | 'unknown'
+export type Standing = 'ok' | 'held' | 'revoked' | 'unknown'
 
 /** Something that a person should hear of. */
 export type PkiAlert =
@@ -44,24 +47,34 @@ export interface Registry {
   enter(certificate: IssuedCertificate, group: string): void
   /** Enters a renewed certificate, in place of one that was never seen. */
   enterRenewal(certificate: IssuedCertificate): void
+  /** A certificate that was issued and whose row is still kept. */
+  findCertificate(fingerprint: string): KnownCertificate | undefined
   /** The chain issued for a key, and whether that certificate may still be used. */
   findByKey(keyFingerprint: string): { agentId: string; chainPem: string; standing: Standing } | undefined
+}
+
+export interface KnownCertificate {
+  readonly agentId: string
+  readonly state: 'pending' | 'current' | 'superseded'
+  readonly notAfterMs: number
+  readonly revoked: boolean
+  readonly held: boolean
 }
 
 export interface RegistryOptions {
   readonly database: Sqlite
   readonly clock: () => number
   readonly alert: (alert: PkiAlert) => void
+  /** Told when this room itself holds an agent. */
+  readonly holds: Pick<Holds, 'hold' | 'onChanged'>
 }
 
 /** The connection that a renewal replaces may still deliver a batch that was on its way. */
 const supersededGraceMs = 60_000
 
-interface Entry {
-  readonly agentId: string
-  readonly notAfterMs: number
-  readonly state: 'pending' | 'current' | 'superseded'
-  readonly revoked: boolean
+interface Entry extends KnownCertificate {
+  /** A certificate that a renewal had replaced was used since. */
+  readonly staleSeen: boolean
 }
 
 interface CertificateRow {
@@ -73,9 +86,11 @@ interface CertificateRow {
   readonly clone_seen_at: number | null
   readonly chain_pem: string
   readonly revoked_at: number | null
+  readonly held_at: number | null
+  readonly stale_seen_at: number | null
 }
 
-export function createRegistry({ database, clock, alert }: RegistryOptions): Registry {
+export function createRegistry({ database, clock, alert, holds }: RegistryOptions): Registry {
   const statements = prepare(database)
   const entries = new Map<string, Entry>()
   const listeners = new Set<(agentId: string) => void>()
@@ -96,13 +111,20 @@ export function createRegistry({ database, clock, alert }: RegistryOptions): Reg
   const promote = database.transaction((fingerprint: string, agentId: string) => {
     statements.supersede.run(clock(), agentId, fingerprint)
     statements.makeCurrent.run(fingerprint)
+    // The readmitted host has a key of its own now: its twin's certificate is worth nothing.
+    statements.endReadmission.run(agentId)
   })
+  holds.onChanged(forget)
 
   function noteClone(fingerprint: string, agentId: string): void {
     const row = statements.certificate.get(fingerprint)
     if (!row || row.clone_seen_at !== null) return
     if (row.superseded_at !== null && clock() - row.superseded_at < supersededGraceMs) return
-    statements.noteClone.run(clock(), fingerprint)
+    database.transaction(() => {
+      statements.noteClone.run(clock(), fingerprint)
+      statements.noteStale.run(clock(), agentId)
+    })()
+    forget(agentId)
     alert({
       kind: 'clonedIdentity',
       agentId,
@@ -110,11 +132,18 @@ export function createRegistry({ database, clock, alert }: RegistryOptions): Reg
     })
   }
 
+  /** Both in use: a restored host has lost the newer key, so there is a second one that has it. */
+  function holdBoth(agentId: string): Standing {
+    holds.hold(agentId, 'a certificate and the one that had replaced it are both in use: the host was cloned')
+    return 'held'
+  }
+
   return {
     authorise(fingerprint, agentId) {
       const entry = entries.get(fingerprint) ?? load(fingerprint)
       if (!entry || entry.agentId !== agentId) return 'unknown'
       const standing = standingOf(entry, clock())
+      if (standing === 'ok' && entry.staleSeen) return holdBoth(agentId)
       if (standing === 'revoked' && entry.state === 'superseded') noteClone(fingerprint, agentId)
       if (standing === 'ok' && entry.state === 'pending') {
         promote(fingerprint, agentId)
@@ -146,6 +175,10 @@ export function createRegistry({ database, clock, alert }: RegistryOptions): Reg
       statements.insertCertificate.run({ ...certificate, generation, state: 'pending' })
       forget(certificate.agentId)
     }),
+    findCertificate(fingerprint) {
+      const row = statements.certificate.get(fingerprint)
+      return row && entryOf(row)
+    },
     findByKey(keyFingerprint) {
       const row = statements.byKey.get(keyFingerprint)
       if (!row) return undefined
@@ -160,23 +193,28 @@ function entryOf(row: CertificateRow): Entry {
     notAfterMs: row.not_after,
     state: row.state,
     revoked: row.revoked_at !== null,
+    held: row.held_at !== null,
+    staleSeen: row.stale_seen_at !== null,
   }
 }
 
 function standingOf(entry: Entry, nowMs: number): Standing {
-  if (entry.revoked || entry.state === 'superseded') return 'revoked'
+  if (entry.revoked) return 'revoked'
+  // Those with a replaced certificate too: they are told the same, and wait as the others do.
+  if (entry.held) return 'held'
+  if (entry.state === 'superseded') return 'revoked'
   return entry.notAfterMs <= nowMs ? 'unknown' : 'ok'
 }
 
 const certificateColumns = `
   SELECT c.fingerprint, c.agent_id, c.not_after, c.state, c.superseded_at, c.clone_seen_at, c.chain_pem,
-         a.revoked_at
+         a.revoked_at, a.held_at, a.stale_seen_at
   FROM certificate c JOIN agent a USING (agent_id)`
 const agentColumns = `
   SELECT a.agent_id AS agentId, a.group_name AS "group", a.enrolled_at AS enrolledAtMs,
          a.revoked_at AS revokedAtMs, a.revoked_reason AS revokedReason, c.generation,
          c.key_fingerprint AS keyFingerprint, c.fingerprint AS certificateFingerprint,
-         c.not_after AS certificateExpiresAtMs
+         c.not_after AS certificateExpiresAtMs, a.held_at AS heldAtMs, a.held_reason AS heldReason
   FROM agent a JOIN certificate c ON c.agent_id = a.agent_id AND c.state = 'current'`
 
 function prepare(database: Sqlite) {
@@ -205,6 +243,8 @@ function prepare(database: Sqlite) {
       `UPDATE certificate SET state = 'superseded', superseded_at = ? WHERE agent_id = ? AND state = 'pending'`,
     ),
     makeCurrent: database.prepare<[string]>(`UPDATE certificate SET state = 'current' WHERE fingerprint = ?`),
+    endReadmission: database.prepare<[string]>('UPDATE agent SET readmitted_boot = NULL WHERE agent_id = ?'),
+    noteStale: database.prepare<[number, string]>('UPDATE agent SET stale_seen_at = ? WHERE agent_id = ?'),
     noteClone: database.prepare<[number, string]>(
       'UPDATE certificate SET clone_seen_at = ? WHERE fingerprint = ?',
     ),

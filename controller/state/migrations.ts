@@ -229,4 +229,33 @@ CREATE TABLE alive (
   at_ms INTEGER NOT NULL
 ) STRICT;
 `,
+  `
+CREATE TABLE evidence (
+  command_id TEXT PRIMARY KEY REFERENCES action (command_id),
+  agent_id TEXT NOT NULL,
+  host_name TEXT NOT NULL,
+  path TEXT NOT NULL,
+  size_bytes INTEGER NOT NULL,
+  sha256 TEXT NOT NULL,
+  offer TEXT NOT NULL,
+  state TEXT NOT NULL,
+  received_bytes INTEGER NOT NULL,
+  offered_ms INTEGER NOT NULL,
+  changed_ms INTEGER NOT NULL,
+  collected_ms INTEGER,
+  reason TEXT
+) STRICT, WITHOUT ROWID;
+CREATE INDEX evidence_offered ON evidence (offered_ms);
+CREATE INDEX evidence_agent ON evidence (agent_id, offered_ms);
+CREATE INDEX evidence_state ON evidence (state, sha256);
+`,
+  `
+CREATE TABLE break_glass (
+  command_id TEXT PRIMARY KEY REFERENCES action (command_id),
+  agent_id TEXT NOT NULL,
+  code TEXT NOT NULL,
+  created_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX break_glass_agent ON break_glass (agent_id, created_ms);
+`,
 ]

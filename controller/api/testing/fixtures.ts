@@ -1,4 +1,6 @@
 /** Records for tests: one host, one incident with its detection, one event of each kind that the CLI reads. */
+
+import { ISOLATION_OFF } from '../../../shared/protocol/testing/isolation-off.ts'
 import type { DetectionRecord, Incident, ProcessNode, TimelineEntry } from '../../incidents/incident.ts'
 import type { StoredEvent } from '../../store/event-store.ts'
 import type { Host } from '../services.ts'
@@ -28,6 +30,7 @@ export function host(agentId: string, hostName: string): Host {
     },
     agentVersion: '0.1.0',
     state: 'connected',
+    notice: null,
     enrolledAt: AT,
     lastSeenAt: AT,
     certificateExpiresAt: '2026-02-01T03:04:05.678Z',
@@ -36,6 +39,7 @@ export function host(agentId: string, hostName: string): Host {
     sensors: [{ name: 'process', inForce: true, reason: 'kernel events', seen: 10, lost: 0 }],
     bufferedRows: 0,
     droppedRows: 0,
+    isolation: ISOLATION_OFF,
   }
 }
 

@@ -23,6 +23,7 @@ import {
   TIMELINE,
 } from './fixtures.ts'
 import { createMemoryActions, type MemoryActions, type MemoryActionsOptions } from './memory-actions.ts'
+import { createMemoryEvidence } from './memory-evidence.ts'
 
 const FLEET = '12'.repeat(16)
 export const PASSWORD = 'a long enough password'
@@ -36,6 +37,7 @@ export interface MemoryController extends AsyncDisposable {
   readonly actions: MemoryActions
   readonly actionOptions: MemoryActionsOptions
   readonly audit: AuditEntry[]
+  readonly damage: { on: boolean }
   readonly notes: string[]
   readonly events: StoredEvent[]
   readonly queries: EventQuery[]
@@ -103,12 +105,30 @@ function createWorld() {
     outcome: () => 'done',
   }
   const actions = createMemoryActions(actionOptions)
+  const record: Services['audit']['record'] = (by, action, subject, detail) => {
+    audit.push({ at: AT, by, action, subject, detail, hash: '0'.repeat(64) })
+  }
+  /** The bytes of evidence that is downloaded are not those of its hash. */
+  const damage = { on: false }
   const services: Services = {
     actions,
     hosts: {
       list: () => hosts,
       get: (id) => hosts.find(({ agentId }) => agentId === id),
       revoke: (id) => hosts.some(({ agentId }) => agentId === id),
+    },
+    standing: {
+      contenders: () => [],
+      readmit: (_id, bootId) => (bootId === null ? 'readmitted' : 'unknownBoot'),
+      renewals: () => [],
+      approveRenewal: (id) =>
+        id === AGENT_ID ? { ok: true } : { ok: false, reason: 'no renewal of this host waits for approval' },
+    },
+    breakGlass: {
+      show: (agentId) =>
+        agentId === AGENT_ID
+          ? { code: 'ABCDE-FGHIJ-KLMNO-PQRST-UVWXY-Z', commandId: 'c'.repeat(32), createdAt: AT }
+          : undefined,
     },
     enrolment: {
       createToken: () => ({ token: 'id.secret.pin', expiresAt: AT, url: 'https://localhost:8443' }),
@@ -144,12 +164,8 @@ function createWorld() {
         signal.addEventListener('abort', () => listeners.delete(listener), { once: true })
       },
     },
-    audit: {
-      record: (by, action, subject, detail) => {
-        audit.push({ at: AT, by, action, subject, detail, hash: '0'.repeat(64) })
-      },
-      list: (limit) => audit.slice(-limit),
-    },
+    evidence: createMemoryEvidence({ record }, damage),
+    audit: { record, list: (limit) => audit.slice(-limit) },
     keyset: {
       current: () => ({ version: 1, keyset: keysetText(actionOptions.operatorKeys), rootSignature: 'AAAA' }),
       replace: (keyset) =>
@@ -161,7 +177,7 @@ function createWorld() {
   const change = (told: Change) => {
     for (const listener of listeners) listener(told)
   }
-  return { services, actions, actionOptions, audit, notes, events, queries, change }
+  return { services, actions, actionOptions, audit, damage, notes, events, queries, change }
 }
 
 function matches(row: StoredEvent, query: EventQuery): boolean {

@@ -1,10 +1,22 @@
 /** Hosts: which there are, how they are, what to scan on them. */
-import { Done, TokenAnswer } from '../../api/schemas.ts'
+import { Contenders, Done, Renewals, TokenAnswer } from '../../api/schemas.ts'
 import type { Host } from '../../api/services.ts'
 import { carryOut, requestFrom } from '../action-flow.ts'
 import { type Command, type CommandContext, EXIT, Failure, usage } from '../command.ts'
+import { type EventRow, queryEvents, textOf } from '../event-rows.ts'
 import { printable } from '../printable.ts'
 import { findHost, readHosts } from '../records.ts'
+import { isolationAtLength, isolationBriefly } from './isolation.ts'
+
+const STATE_COLOURS = {
+  connected: 'green',
+  silent: 'orange',
+  stopped: 'orange',
+  held: 'red',
+  revoked: 'grey',
+} as const
+/** Blind times of a host that are listed with it. */
+const LOSSES_MAX = 20
 
 const HOST = { form: '<host>', summary: 'name of the host, agent id, or its first digits' }
 
@@ -26,8 +38,9 @@ export const HOST_COMMANDS: readonly Command[] = [
           {
             title: 'state',
             value: ({ state }) => state,
-            colour: ({ state }) => (state === 'connected' ? 'green' : state === 'silent' ? 'orange' : 'grey'),
+            colour: ({ state }) => STATE_COLOURS[state],
           },
+          { title: 'isolation', value: isolationBriefly, colour: () => 'red' },
           { title: 'last seen', value: ({ lastSeenAt }) => print.time(lastSeenAt) },
           {
             title: 'sensors',
@@ -43,6 +56,7 @@ export const HOST_COMMANDS: readonly Command[] = [
             value: ({ droppedRows, sensors }) => sensors.reduce((sum, { lost }) => sum + lost, droppedRows),
           },
           { title: 'system', value: ({ inventory }) => inventory.operatingSystem, gives: true },
+          { title: 'notice', value: ({ notice }) => notice, gives: true },
           { title: 'version', value: ({ agentVersion }) => agentVersion, wide: true },
           { title: 'buffered', value: ({ bufferedRows }) => bufferedRows, wide: true },
           {
@@ -65,7 +79,92 @@ export const HOST_COMMANDS: readonly Command[] = [
     arguments: [HOST],
     async run(context) {
       const host = findHost(await readHosts(context), context.arguments[0] ?? '')
-      context.print.record(host, hostFields(context, host), host.agentId)
+      const contenders =
+        host.state === 'held'
+          ? (await context.client().get(`/hosts/${host.agentId}/contenders`, Contenders)).contenders
+          : []
+      const losses = await queryEvents(context, {
+        agentId: host.agentId,
+        action: 'gap',
+        order: 'descending',
+        limit: LOSSES_MAX,
+      })
+      const fields = [
+        ...hostFields(context, host),
+        ...contenders.map(({ bootId, hostName, address, seenAt }) => ({
+          title: 'Contender',
+          value: () => `boot ${bootId}: ${hostName} at ${address}, seen ${context.print.time(seenAt)}`,
+        })),
+        ...losses.map((row) => ({ title: 'Loss', value: () => lossInWords(row) })),
+      ]
+      context.print.record(host, fields, host.agentId)
+      return EXIT.ok
+    },
+  },
+  {
+    name: 'host readmit',
+    summary: 'let a held host go on: its identity was used by two',
+    example: 'cordon host readmit web-1 --boot 3f9c21d0 --reason "the clone is switched off"',
+    arguments: [HOST],
+    options: [
+      { flags: '--boot <id>', summary: 'boot of the right one, or its first digits (cordon host get)' },
+      { flags: '--reason <text>', summary: 'how it is known to be the right one; for the audit log' },
+    ],
+    async run(context) {
+      const { options } = context
+      const reason = options.required('reason')
+      const host = findHost(await readHosts(context), context.arguments[0] ?? '')
+      const { contenders } = await context.client().get(`/hosts/${host.agentId}/contenders`, Contenders)
+      const asked = options.text('boot')
+      const boots = [...new Set(contenders.map(({ bootId }) => bootId))]
+      const bootId = asked === undefined ? null : boots.find((boot) => boot.startsWith(asked))
+      if (bootId === undefined) {
+        throw usage(`no contender has a boot ${asked}`, `Known: ${boots.join(', ') || 'none'}`)
+      }
+      if (bootId === null && boots.length > 1) {
+        throw usage(
+          `${boots.length} boots use this identity`,
+          `Say which is the right one: --boot ${boots.join(' | ')}`,
+        )
+      }
+      await context.client().send('POST', `/hosts/${host.agentId}/readmit`, Done, { reason, bootId })
+      context.note(`${printable(host.hostName)} is readmitted; it renews its certificate when it connects.`)
+      return EXIT.ok
+    },
+  },
+  {
+    name: 'host renewals',
+    summary: 'list hosts whose certificate ran out while they were away',
+    example: 'cordon host renewals',
+    async run(context) {
+      const { print } = context
+      const { renewals } = await context.client().get('/renewals', Renewals)
+      print.list(
+        renewals,
+        [
+          { title: 'host', value: ({ hostName }) => hostName, gives: true },
+          { title: 'agent', value: ({ agentId }) => agentId.slice(0, 8) },
+          { title: 'ran out', value: ({ expiredAt }) => print.time(expiredAt) },
+          { title: 'asked', value: ({ askedAt }) => print.time(askedAt) },
+          { title: 'from', value: ({ address }) => address, gives: true },
+          { title: 'new key', value: ({ keyFingerprint }) => keyFingerprint, wide: true },
+        ],
+        { name: ({ agentId }) => agentId, none: 'No host waits for a renewal.' },
+      )
+      return EXIT.ok
+    },
+  },
+  {
+    name: 'host approve-renewal',
+    summary: 'give a host whose certificate ran out another one',
+    example: 'cordon host approve-renewal web-1 --reason "was in the cupboard for a month"',
+    arguments: [HOST],
+    options: [{ flags: '--reason <text>', summary: 'how it is known to be the host; for the audit log' }],
+    async run(context) {
+      const reason = context.options.required('reason')
+      const host = findHost(await readHosts(context), context.arguments[0] ?? '')
+      await context.client().send('POST', `/hosts/${host.agentId}/approve-renewal`, Done, { reason })
+      context.note(`${printable(host.hostName)} gets its certificate when it asks again, within a minute.`)
       return EXIT.ok
     },
   },
@@ -143,6 +242,8 @@ function hostFields({ print, io }: CommandContext, host: Host) {
     { title: 'Host', value: () => host.hostName },
     { title: 'Agent', value: () => `${host.agentId}, version ${host.agentVersion}` },
     { title: 'State', value: () => host.state },
+    ...(host.notice === null ? [] : [{ title: 'Notice', value: () => host.notice }]),
+    { title: 'Isolation', value: () => isolationAtLength(host, print) },
     { title: 'Last seen', value: () => print.time(host.lastSeenAt) },
     { title: 'Enrolled', value: () => print.time(host.enrolledAt) },
     {
@@ -164,4 +265,14 @@ function hostFields({ print, io }: CommandContext, host: Host) {
     })),
     { title: 'Buffer', value: () => `${host.bufferedRows} rows wait, ${host.droppedRows} dropped` },
   ]
+}
+
+function lossInWords(row: EventRow): string {
+  const field = (name: string) => textOf(row, name)
+  const range =
+    field('cordon.gap.from') === undefined
+      ? 'before they were numbered'
+      : `${field('cordon.gap.from')} to ${field('cordon.gap.to')}`
+  const what = `class ${field('cordon.gap.class')}, ${field('cordon.gap.count') ?? 'nobody knows how many'} rows, ${range}`
+  return `${field('cordon.gap.started')} to ${field('cordon.gap.ended')}: ${what}; ${field('event.reason')}`
 }

@@ -16,9 +16,11 @@ import {
 import { CONTROLLER_MESSAGES, type ControllerMessage } from '../../../shared/protocol/messages.ts'
 import { parseMessage } from '../../../shared/protocol/parse.ts'
 import { createIngest } from '../../ingest/ingest.ts'
+import { startVerifier } from '../../ingest/verifier.ts'
 import { type Authority, createAuthority } from '../../pki/authority.ts'
 import type { IncomingBatch } from '../../store/event-store.ts'
 import { type EmbeddedEventStore, openEmbeddedEventStore } from '../../store/events/embedded-event-store.ts'
+import type { SampleBatch } from '../../store/events/testing/sample-stream.ts'
 import { AGENT_PATH, AGENT_SUBPROTOCOL } from '../front-door.ts'
 import { createGateway, type Gateway } from '../gateway.ts'
 import type { Authorise, GatewayHandlers, GatewayLimits, Hello } from '../ports.ts'
@@ -92,13 +94,14 @@ export async function startTestController(
     watermarks: store.watermarks,
     streams: store.streams,
   }
+  const verifier = startVerifier(logger)
   const gateway = createGateway({
     host: '127.0.0.1',
     port: 0,
     tlsOptions: () => agentFacingTlsOptions(pki.authority.serverCredentials(), pki.authority.rootPem),
     authorise,
     keysetVersion: () => 1,
-    batches: createIngest({ store: sink, onAlert, logger }),
+    batches: createIngest({ store: sink, verify: verifier.verify, onAlert, logger }),
     handlers: {
       onHello: (agentId) => log.push(`hello ${agentId.slice(0, 8)}`),
       onConnected: (agentId) => log.push(`connected ${agentId.slice(0, 8)}`),
@@ -106,9 +109,12 @@ export async function startTestController(
       onStatus: (_agentId, status) => log.push(`status ${status.bufferedRows}`),
       onRenewal: () => ({ kind: 'renewed', certificateChainPem: 'a chain' }),
       onKeysetRequest: () => ({ kind: 'keyset', keyset: 'AAAA', rootSignature: 'AAAA' }),
+      onStopping: (agentId, reason) => log.push(`stopping ${agentId.slice(0, 8)} ${reason}`),
       ...more.handlers,
     },
-    onAlert,
+    onTwins: (agentId, twins) => {
+      log.push(`twins ${agentId.slice(0, 8)} ${twins.map(({ bootId }) => bootId).join(' ')}`)
+    },
     logger,
     ...(more.limits ? { limits: more.limits } : {}),
   })
@@ -127,6 +133,7 @@ export async function startTestController(
     async stop() {
       stop.abort()
       await running
+      await verifier.close()
       await store.close()
       rmSync(folder, { recursive: true, force: true })
     },
@@ -238,7 +245,7 @@ export function sampleHello(): Hello {
 }
 
 /** The frame of a batch as `createSampleStream` makes them. */
-export function frameOf(batch: IncomingBatch): Buffer {
+export function frameOf(batch: SampleBatch): Buffer {
   const { streamId, class: eventClass, firstSequence, previousHash, lastHash } = batch
   return encodeBatch({ streamId, class: eventClass, firstSequence, previousHash, lastHash }, batch.bodies)
 }
