@@ -14,6 +14,7 @@ const node = (...parts: string[]) => [process.execPath, ...parts]
 const checks: readonly Check[] = [
   { name: 'types', command: ['tsc', '-p', 'tsconfig.json'] },
   { name: 'types of the pure layer', command: ['tsc', '-p', 'shared/tsconfig.json'] },
+  { name: 'types of the console', command: ['tsc', '-p', 'controller/console/tsconfig.json'] },
   { name: 'lint and format', command: ['biome', 'check', '--error-on-warnings', '.'] },
   { name: 'dead code', command: ['knip'] },
   { name: 'generated documents', command: node('scripts/generate-docs.ts', '--check') },
