@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { createSilentLogger } from '../../shared/node/logger.ts'
-import type { ProcessTarget } from '../../shared/protocol/commands.ts'
+import { ACTIONS, type ProcessTarget } from '../../shared/protocol/commands.ts'
 import type { Command } from '../../shared/protocol/messages.ts'
 import { parseEvent } from '../../shared/protocol/parse.ts'
 import { readBootId } from '../platform/linux/host.ts'
@@ -79,17 +79,19 @@ function fakeKill(answers: FakeAnswers = {}): Fake {
   return fake
 }
 
-const actionsWith = (kill: Action<'killProcess'>): Actions => ({
-  killProcess: kill,
-  quarantineFile: {
-    ...kill,
-    key: ({ path }: { path: string }) => path,
-  } as unknown as Actions['quarantineFile'],
-  scanPath: createScanAction(async () => ({
+/** Of the others only the key matters here. */
+const actionsWith = (kill: Action<'killProcess'>): Actions => {
+  const other = { ...kill, key: ({ path }: { path: string }) => path }
+  const scanPath = createScanAction(async () => ({
     kind: 'scanned',
     summary: { files: 1, bytes: 2, matches: 0, skipped: 0 },
-  })),
-})
+  }))
+  return {
+    ...(Object.fromEntries(Object.keys(ACTIONS).map((name) => [name, other])) as unknown as Actions),
+    killProcess: kill,
+    scanPath,
+  }
+}
 
 interface Agent extends AsyncDisposable {
   readonly receiver: Receiver

@@ -27,7 +27,7 @@ import {
 import { openApiInfo, openApiSchema } from './openapi.ts'
 import { ICON, pageAt, STYLE } from './page.ts'
 import { errorBody, PROBLEMS, type Problem, problem, problemOf } from './problem.ts'
-import type { Access, Call, Route } from './route.ts'
+import type { Access, Call, Download, Route } from './route.ts'
 import { ROUTES } from './routes.ts'
 import { API_PREFIX } from './schemas.ts'
 import type { Services } from './services.ts'
@@ -220,7 +220,9 @@ function addRoute(app: FastifyInstance, context: Context, route: Route): void {
     url: `${API_PREFIX}${route.path}`,
     schema: openApiSchema(route),
     config: { access: route.access },
-    ...(route.live ? {} : { handlerTimeout: context.options.handlerTimeoutMs ?? REQUEST_TIMEOUT_MS }),
+    ...(route.live || route.download
+      ? {}
+      : { handlerTimeout: context.options.handlerTimeoutMs ?? REQUEST_TIMEOUT_MS }),
     preValidation: async (request, reply) => {
       if (query) readIntegers(request, query)
       if (!route.body && request.body !== undefined) {
@@ -231,6 +233,7 @@ function addRoute(app: FastifyInstance, context: Context, route: Route): void {
       if (route.live) return openStream(context, request, reply)
       const answered = await route.handle(callFrom(context, request))
       if (answered.kind === 'problem') return send(reply, request.id, answered.problem)
+      if (answered.kind === 'download') return sendDownload(reply, answered)
       if (answered.cookie) setCookie(reply, context.served.place, answered.cookie.token)
       const wanted = (request.query as { format?: string }).format
       if (route.csv && wanted === 'csv') {
@@ -275,6 +278,15 @@ function openStream(context: Context, request: FastifyRequest, reply: FastifyRep
       reply.raw.destroy()
     })
   return reply
+}
+
+function sendDownload(reply: FastifyReply, { fileName, bytes, sha256, open }: Download): FastifyReply {
+  return reply
+    .type('application/octet-stream')
+    .header('content-disposition', `attachment; filename="${fileName}"`)
+    .header('content-length', String(bytes))
+    .header('x-cordon-sha256', sha256)
+    .send(open())
 }
 
 function setCookie(reply: FastifyReply, place: Place, token: string | null): void {

@@ -39,7 +39,12 @@ export function openApiSchema(route: Route): FastifySchema {
             description: 'A stream of changes.',
             content: { 'text/event-stream': { schema: route.response } },
           }
-        : { description: 'As asked.', ...route.response },
+        : route.download
+          ? {
+              description: 'The bytes of the file. Their hash is in the header X-Cordon-Sha256.',
+              content: { 'application/octet-stream': { schema: route.response } },
+            }
+          : { description: 'As asked.', ...route.response },
       '4xx': { description: 'Refused.', ...ErrorBody },
       '5xx': { description: 'Failed.', ...ErrorBody },
     },

@@ -1,4 +1,5 @@
 /** A route as data: what it is called, who may call it, what it takes and what it answers. */
+import type { Readable } from 'node:stream'
 import type { Static, TObject, TSchema } from 'typebox'
 import type { Operators } from '../operators/operators.ts'
 import type { Role } from '../operators/role.ts'
@@ -25,8 +26,18 @@ export interface Call<Params, Query, Body> {
   readonly token: string | undefined
 }
 
+/** Bytes for whoever saves them: never shown, never run. */
+export interface Download {
+  readonly kind: 'download'
+  readonly fileName: string
+  readonly bytes: number
+  readonly sha256: string
+  open(): Readable
+}
+
 export type Answer<Body> =
   | { readonly kind: 'answer'; readonly body: Body; readonly cookie?: { readonly token: string | null } }
+  | Download
   | { readonly kind: 'problem'; readonly problem: Problem }
 
 export interface RouteShape {
@@ -42,6 +53,8 @@ export interface RouteShape {
   readonly response: TSchema
   /** Answers with the live stream of changes; its handler is never called. */
   readonly live?: boolean
+  /** Answers with bytes instead of JSON, for as long as that takes. */
+  readonly download?: boolean
   /** Name of the list in the answer that `format=csv` exports, and its columns by name. */
   readonly csv?: { readonly list: string; readonly columns: Readonly<Record<string, string>> }
 }

@@ -5,7 +5,7 @@ import type { State } from '../state/state.ts'
 import { timestamp } from '../state/timestamp.ts'
 import type { Action, ActionStep } from './action.ts'
 
-export function actionView(state: Pick<State, 'actions'>, row: ActionRow): Action {
+export function actionView(state: Pick<State, 'actions' | 'evidence'>, row: ActionRow): Action {
   return {
     id: row.command_id,
     intentId: row.intent_id,
@@ -22,7 +22,14 @@ export function actionView(state: Pick<State, 'actions'>, row: ActionRow): Actio
     createdAt: timestamp(row.created_ms),
     expiresAt: timestamp(row.expires_ms),
     steps: state.actions.steps(row.command_id).map(stepView),
+    ...progressOf(state, row),
   }
+}
+
+function progressOf(state: Pick<State, 'evidence'>, row: ActionRow): Pick<Action, 'progress'> {
+  const evidence = row.action === 'collectFile' ? state.evidence.get(row.command_id) : undefined
+  if (!evidence) return {}
+  return { progress: { receivedBytes: evidence.received_bytes, sizeBytes: evidence.size_bytes } }
 }
 
 function stepView(row: StepRow): ActionStep {

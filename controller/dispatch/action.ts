@@ -72,6 +72,13 @@ export const Action = Type.Object(
     createdAt: Timestamp,
     expiresAt: Timestamp,
     steps: Type.Array(ActionStep, { maxItems: 64 }),
+    /** Of a file that is coming: how much of it is here. */
+    progress: Type.Optional(
+      Type.Object(
+        { receivedBytes: Type.Integer({ minimum: 0 }), sizeBytes: Type.Integer({ minimum: 0 }) },
+        closed,
+      ),
+    ),
   },
   closed,
 )

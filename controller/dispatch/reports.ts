@@ -1,5 +1,6 @@
 /** What agents report of their commands: believed only of the command's own agent, and only forwards. */
 import type { EventOf } from '../../shared/events/event.ts'
+import type { QuarantinedFileTarget } from '../../shared/protocol/commands.ts'
 import type { Alerts } from '../audit/alerts.ts'
 import { eventTimeMs } from '../correlate/finding.ts'
 import type { ActionRow } from '../state/actions-table.ts'
@@ -29,9 +30,20 @@ export function createReports(dependencies: {
       state: row.state,
       deliveries: row.deliveries,
       cancelAsked: row.cancel_by !== null,
+      lacksFile: row.action === 'collectFile' && state.evidence.get(row.command_id)?.state !== 'complete',
       agentStates: new Set(told.map((step) => step.state)),
       hasProof: told.some(({ proof }) => proof !== '{}'),
     }
+  }
+
+  /** What was put back is not in quarantine any more: the action that took it is undone. */
+  const revertQuarantine = (restore: ActionRow, atMs: number) => {
+    const { quarantineId } = JSON.parse(restore.target) as QuarantinedFileTarget
+    const taken = state.actions.get(quarantineId)
+    if (taken?.action !== 'quarantineFile' || taken.agent_id !== restore.agent_id || taken.state !== 'done')
+      return
+    const reason = `The file was put back by ${restore.command_id}: ${restore.reason}`
+    steps.take(taken, { state: 'reverted', atMs, by: restore.requested_by, reason })
   }
 
   return {
@@ -54,6 +66,7 @@ export function createReports(dependencies: {
           reason,
           proof: event['cordon.command.proof'],
         })
+        if (reached === 'done' && row.action === 'restoreFile') revertQuarantine(row, receivedMs)
       })
     },
   }

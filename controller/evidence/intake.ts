@@ -7,9 +7,9 @@
  * for a file makes this program hold no memory and no disk.
  */
 import type { FileHandle } from 'node:fs/promises'
+import { decodeFileChunk, isWhole } from '../../shared/node/file-chunk.ts'
 import type { Logger } from '../../shared/node/logger.ts'
 import { runEvery } from '../../shared/node/loop.ts'
-import { decodeFileChunk, isWhole } from '../../shared/node/file-chunk.ts'
 import type { ControllerMessage, FileOffer } from '../../shared/protocol/messages.ts'
 import type { Change } from '../api/services.ts'
 import type { Alerts } from '../audit/alerts.ts'
@@ -114,7 +114,10 @@ export function createIntake(options: IntakeOptions): Intake {
       return await offer(agentId, message)
     }
     if (opening.has(commandId) || uploads.size + opening.size >= (options.uploadsMax ?? UPLOADS_MAX)) {
-      return refuse(agentId, commandId, { code: 'busy', reason: 'other files are coming; offer it again later' })
+      return refuse(agentId, commandId, {
+        code: 'busy',
+        reason: 'other files are coming; offer it again later',
+      })
     }
     opening.add(commandId)
     try {
@@ -195,7 +198,9 @@ export function createIntake(options: IntakeOptions): Intake {
 
   function start(upload: Upload, work: () => Promise<void>): void {
     upload.work = work()
-      .catch((error) => logger.error({ error: String(error), command: upload.row.command_id }, 'an upload failed'))
+      .catch((error) =>
+        logger.error({ error: String(error), command: upload.row.command_id }, 'an upload failed'),
+      )
       .finally(() => {
         upload.work = null
         if (!upload.connected) release(upload)
@@ -218,7 +223,8 @@ export function createIntake(options: IntakeOptions): Intake {
       } catch (error) {
         message = lost(upload.agentId, upload.row.command_id, error)
       }
-      for (const piece of pieces) piece.settle(piece === last ? { kind: 'answer', message } : { kind: 'nothing' })
+      for (const piece of pieces)
+        piece.settle(piece === last ? { kind: 'answer', message } : { kind: 'nothing' })
     }
   }
 
@@ -299,7 +305,9 @@ export function createIntake(options: IntakeOptions): Intake {
     const { command_id: commandId } = upload.row
     uploads.delete(commandId)
     state.evidence.received(commandId, upload.durable, nowMs())
-    upload.handle.close().catch((error) => logger.error({ error: String(error) }, 'a file could not be closed'))
+    upload.handle
+      .close()
+      .catch((error) => logger.error({ error: String(error) }, 'a file could not be closed'))
     tell(commandId)
   }
 
@@ -361,10 +369,18 @@ function wrongOf(upload: Upload, offset: number, payload: Buffer, whole: boolean
     return { code: 'tooLarge', alert: 'moreThanOffered', reason }
   }
   if (offset !== upload.next) {
-    return { code: 'wrongOffset', alert: 'fileOutOfOrder', reason: `a piece begins at ${offset}, and ${upload.next} is next` }
+    return {
+      code: 'wrongOffset',
+      alert: 'fileOutOfOrder',
+      reason: `a piece begins at ${offset}, and ${upload.next} is next`,
+    }
   }
   if (whole) return null
-  return { code: 'hashMismatch', alert: 'fileHashMismatch', reason: `the piece at ${offset} has not the hash it says` }
+  return {
+    code: 'hashMismatch',
+    alert: 'fileHashMismatch',
+    reason: `the piece at ${offset} has not the hash it says`,
+  }
 }
 
 async function writeWhole(handle: FileHandle, payload: Buffer, offset: number): Promise<void> {

@@ -5,6 +5,8 @@ import { type Action, type ActionState, FINAL_STATES } from '../dispatch/action.
 
 /** Steps kept per action, as the schema allows; past it only the state changes. */
 const STEPS_MAX = 64
+/** Giving back and copying contain nothing, although operators sign them. */
+const CONTAINS = "class <> 'R' AND action NOT IN ('restoreFile', 'collectFile')"
 /** Containment actions weighed per incident. */
 const CONTAINMENT_ACTIONS_MAX = 10_000
 
@@ -58,6 +60,7 @@ interface ActionFilter {
   readonly incident?: number
   readonly agentId?: string
   readonly state?: ActionState
+  readonly action?: ActionRow['action']
 }
 
 export interface ActionsTable {
@@ -100,10 +103,10 @@ export function createActionsTable(db: Sqlite): ActionsTable {
     'SELECT count(*) AS count FROM action WHERE incident = ?',
   )
   const containmentUnderway = db.prepare<[number]>(
-    "SELECT 1 FROM action WHERE incident = ? AND final = 0 AND class <> 'R' AND state <> 'unknown' LIMIT 1",
+    `SELECT 1 FROM action WHERE incident = ? AND final = 0 AND ${CONTAINS} AND state <> 'unknown' LIMIT 1`,
   )
   const containmentOf = db.prepare<[number], ContainmentRow>(
-    `SELECT agent_id, action, target, state, created_ms, agent_ms FROM action WHERE incident = ? AND class <> 'R'
+    `SELECT agent_id, action, target, state, created_ms, agent_ms FROM action WHERE incident = ? AND ${CONTAINS}
      ORDER BY created_ms DESC, command_id LIMIT ${CONTAINMENT_ACTIONS_MAX}`,
   )
   const undeliveredExpired = db.prepare<[number, number], ActionRow>(
@@ -178,8 +181,8 @@ export function createActionsTable(db: Sqlite): ActionsTable {
 
 /** One prepared statement per combination of conditions, so that each uses its index. */
 function listStatements(db: Sqlite): (filter: ActionFilter, limit: number) => readonly ActionRow[] {
-  const conditions = ['incident = @incident', 'agent_id = @agentId', 'state = @state']
-  const statements = Array.from({ length: 8 }, (_, bits) => {
+  const conditions = ['incident = @incident', 'agent_id = @agentId', 'state = @state', 'action = @action']
+  const statements = Array.from({ length: 16 }, (_, bits) => {
     const where = conditions.filter((_condition, index) => bits & (1 << index)).join(' AND ')
     return db.prepare<ActionFilter & { limit: number }, ActionRow>(
       `SELECT * FROM action ${where && `WHERE ${where}`} ORDER BY created_ms DESC, command_id LIMIT @limit`,
@@ -189,7 +192,8 @@ function listStatements(db: Sqlite): (filter: ActionFilter, limit: number) => re
     const bits =
       (filter.incident === undefined ? 0 : 1) |
       (filter.agentId === undefined ? 0 : 2) |
-      (filter.state === undefined ? 0 : 4)
+      (filter.state === undefined ? 0 : 4) |
+      (filter.action === undefined ? 0 : 8)
     return statements[bits]?.all({ ...filter, limit }) ?? []
   }
 }
