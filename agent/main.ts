@@ -3,7 +3,7 @@
  * `cordon-agent`: what is typed on a host. Each command loads what it needs when it runs: the scanner child is
  * this program too, and must stay small.
  */
-import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { Command, CommanderError } from 'commander'
 import { keepAddonsIn } from '../shared/node/addons.ts'
@@ -45,19 +45,10 @@ program
   .argument('<token>', 'one-time token, from `cordon host enroll-token`; `-` reads it from standard input')
   .addHelpText('after', example('enroll https://controller.example:7802 TOKEN'))
   .action(async (url: string, given: string) => {
-    // A command line can be read by every user of the host, and is told to controllers.
-    const token = given === '-' ? readFileSync(0, 'utf8').trim() : given
-    const { stateFolder } = settings()
-    mkdirSync(stateFolder, { recursive: true, mode: 0o700 })
-    const { collectInventory } = await import('./health/inventory.ts')
-    const { enrol } = await import('./identity/enrol.ts')
-    const inventory = await collectInventory()
-    const result = await enrol({ url, token, folder: stateFolder, inventory })
-    // TLS ends its own words with line ends.
-    if (!result.ok) throw new AgentError(`${result.error.reason.trim()}\n${result.error.mend}`)
-    const { identity } = result
-    const expires = new Date(identity.certificateExpiresAtMs()).toISOString()
-    say(`enrolled as agent ${identity.agentId} of fleet ${identity.fleet}; certificate until ${expires}`)
+    const { enrolHost } = await import('./cli/enrol-host.ts')
+    const enrolled = await enrolHost(settings().stateFolder, url, given)
+    if (!enrolled.ok) throw new AgentError(enrolled.reason)
+    say(enrolled.said)
   })
 
 program
@@ -77,6 +68,8 @@ program
     const { createLogger } = await import('../shared/node/logger.ts')
     const { runAgent } = await import('./run.ts')
     const logger = createLogger('cordon-agent', given.logLevel)
+    const { cleanAtStart } = await import('./cli/install-command.ts')
+    for (const what of await cleanAtStart(given.stateFolder)) logger.info({ what }, 'left by an agent before')
     await runAgent(given, logger, stopSignal(options.stopWithStdin ?? false), (facts) => {
       say(`READY ${JSON.stringify(facts)}`)
     })
@@ -146,6 +139,67 @@ program
     const { describeVerdict } = await import('./cli/describe-verdict.ts')
     say(options.json ? JSON.stringify(result) : describeVerdict(file, result))
     process.exitCode = result.kind === 'whole' ? 0 : 1
+  })
+
+program
+  .command('install')
+  .description('Makes this program a service of this host, which has no package of it; again: upgrades it.')
+  .option('--enroll <url token...>', 'enrols, too; the token `-` is read from standard input')
+  .option('--root <folder>', 'prepares the image in this folder, and starts nothing', '/')
+  .addHelpText('after', example('install --enroll https://controller.example:7802 TOKEN'))
+  .action(async (options: { enroll?: string[]; root: string }) => {
+    const { installHere } = await import('./cli/install-command.ts')
+    const done = await installHere(settings().stateFolder, options, say)
+    if (!done.ok) throw new AgentError(done.reason)
+  })
+
+program
+  .command('uninstall')
+  .description('Stops and removes what `install` made; keeps identity, buffer and quarantine.')
+  .option('--purge', 'destroys those, too, after asking')
+  .option('--yes', 'does not ask')
+  .option('--root <folder>', 'the image in this folder', '/')
+  .option('--check', 'only says whether this host may lose its agent: 0 it may, 3 it is isolated')
+  .addHelpText('after', example('uninstall', 'uninstall --purge'))
+  .action(async (options: { purge?: boolean; yes?: boolean; root: string; check?: boolean }) => {
+    const { checkMayGo, uninstallHere } = await import('./cli/install-command.ts')
+    if (options.check) {
+      process.exitCode = checkMayGo(settings().stateFolder, say)
+      return
+    }
+    const done = await uninstallHere(settings().stateFolder, options, say)
+    if (!done.ok) throw new AgentError(done.reason)
+  })
+
+program
+  .command('clean-kernel')
+  .description('Removes what an agent that was killed left behind; an isolation in force stays.')
+  .addHelpText('after', example('clean-kernel'))
+  .action(async () => {
+    const { cleanHere } = await import('./cli/install-command.ts')
+    for (const line of await cleanHere(settings().stateFolder)) say(line)
+  })
+
+program
+  .command('release')
+  .description('Ends the isolation of this host with its break-glass code; works with and without the agent.')
+  .requiredOption(
+    '--code <code>',
+    'the code, from `cordon host break-glass HOST`; `-` reads it from standard input',
+  )
+  .addHelpText('after', example('release --code -'))
+  .action(async (options: { code: string }) => {
+    const { releaseByCode } = await import('./cli/isolation.ts')
+    say(await releaseByCode(settings(), options.code))
+  })
+
+program
+  .command('restore-isolation')
+  .description('Puts an isolation that was in force back before the network is there; for the unit at boot.')
+  .addHelpText('after', example('restore-isolation'))
+  .action(async () => {
+    const { restoreAtBoot } = await import('./cli/isolation.ts')
+    say(await restoreAtBoot(settings()))
   })
 
 program.command('scan-worker', { hidden: true }).action(async () => {

@@ -14,6 +14,7 @@ import { createLocalToken } from './local-token.ts'
 import { createOperators } from './operators/operators.ts'
 import { ROLES, type Role } from './operators/role.ts'
 import { runController } from './run.ts'
+import { becomeStateOwner } from './state-owner.ts'
 
 const VERSION = '0.1.0'
 const FINGERPRINT_GROUPS = /.{8}/g
@@ -34,6 +35,7 @@ function settings(): ControllerSettings {
   const { config } = program.opts<SettingsOption>()
   const loaded = loadSettings(CONTROLLER_SETTINGS, config ?? null, process.env)
   if (!loaded.ok) throw new CeremonyError(loaded.problems.join('\n'))
+  becomeStateOwner(loaded.settings.stateFolder)
   keepAddonsIn(join(loaded.settings.stateFolder, 'addons'))
   return loaded.settings
 }

@@ -18,6 +18,18 @@ export const CONNECTION_LISTING: readonly SystemProgram[] = [
   { present: 'ss', debianPackage: 'iproute2', why: 'lists connections for the fallback sensors' },
 ]
 
+/** Debian's own tools for packages of both kinds. */
+export const PACKAGING: readonly SystemProgram[] = [
+  { present: 'dpkg-deb', debianPackage: 'dpkg', why: 'makes .deb packages' },
+  { present: 'rpmbuild', debianPackage: 'rpm', why: 'makes .rpm packages' },
+  { present: 'systemd-analyze', debianPackage: 'systemd', why: 'checks units' },
+]
+/** For hosts that tests boot. */
+export const CONTAINERS: readonly SystemProgram[] = [
+  { present: 'systemd-nspawn', debianPackage: 'systemd-container', why: 'boots a host for tests' },
+  { present: 'debootstrap', debianPackage: 'debootstrap', why: 'installs a host for tests' },
+]
+
 export type SystemOutcome =
   | { readonly kind: 'present' }
   | { readonly kind: 'installed'; readonly packages: readonly string[] }

@@ -1,0 +1,67 @@
+/**
+ * `npm run package:system`: dist/*.deb and dist/*.rpm of the programs in dist/, which are made first when they are
+ * not there. `--deb` or `--rpm` makes one kind alone.
+ */
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { packagePrograms } from '../package.ts'
+import { ensureSystemPrograms, PACKAGING } from '../setup/system-packages.ts'
+import { buildDeb } from './deb.ts'
+import type { PackageSpec } from './package-spec.ts'
+import { agentPackage, controllerPackage } from './packages.ts'
+import { buildRpm } from './rpm.ts'
+
+const root = join(import.meta.dirname, '..', '..')
+
+export type PackageKind = 'deb' | 'rpm'
+const BUILDERS = { deb: buildDeb, rpm: buildRpm } as const
+
+/** One package file, made in a folder of its own that is gone afterwards. */
+export function buildPackage(kind: PackageKind, spec: PackageSpec, output: string): string {
+  const work = mkdtempSync(join(tmpdir(), 'cordon-package-'))
+  try {
+    mkdirSync(output, { recursive: true })
+    return BUILDERS[kind](spec, { work, output, epochS: sourceDateEpoch() })
+  } finally {
+    rmSync(work, { recursive: true, force: true })
+  }
+}
+
+/** SOURCE_DATE_EPOCH, else the time of the last commit; without a repository the beginning of 2026. */
+export function sourceDateEpoch(): number {
+  const given = Number(process.env.SOURCE_DATE_EPOCH)
+  if (Number.isInteger(given) && given > 0) return given
+  try {
+    return Number(
+      execFileSync('git', ['log', '-1', '--format=%ct'], { cwd: root, stdio: ['ignore', 'pipe', 'ignore'] }),
+    )
+  } catch {
+    return Date.UTC(2026, 0, 1) / 1_000
+  }
+}
+
+export function packageVersion(): string {
+  return (JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string }).version
+}
+
+if (import.meta.main) {
+  const { values } = parseArgs({ options: { deb: { type: 'boolean' }, rpm: { type: 'boolean' } } })
+  const kinds = (['deb', 'rpm'] as const).filter((kind) => values[kind] ?? !(values.deb || values.rpm))
+  const say = (line: string) => console.log(line)
+  const system = ensureSystemPrograms(PACKAGING, say)
+  if (system.kind === 'missing') throw new Error(system.mend)
+  const programs = join(root, 'dist')
+  const made = ['cordon-agent', 'cordon-controller', 'cordon'].every((name) =>
+    existsSync(join(programs, name)),
+  )
+  if (!made) await packagePrograms(say)
+  for (const spec of [
+    agentPackage(programs, packageVersion()),
+    controllerPackage(programs, packageVersion()),
+  ]) {
+    for (const kind of kinds) say(buildPackage(kind, spec, programs))
+  }
+}
