@@ -7,13 +7,17 @@ import { cpSync, existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type BuildOptions, type BuildResult, build } from 'esbuild'
 import type { PackedTable } from '../shared/node/assets.ts'
+import { buildConsole } from './build-console.ts'
 import { buildNative } from './build-native.ts'
 import { PROGRAMS, type Program } from './setup/programs.ts'
 
 const root = join(import.meta.dirname, '..')
 
 /** Threads that a program starts from a file of their own, by `startWorker` with that file's name. */
-export const WORKERS = { 'store-worker': 'controller/store/events/store-worker.ts' } as const
+export const WORKERS = {
+  'store-worker': 'controller/store/events/store-worker.ts',
+  'verify-worker': 'controller/ingest/verify-worker.ts',
+} as const
 
 /** Optional packages of dependencies, which are not installed or are looked for at run time. */
 const EXTERNAL = ['fsevents', 'bufferutil', 'utf-8-validate', 'osx-temperature-sensor', '*.node']
@@ -81,6 +85,7 @@ export async function buildPrograms(say: (line: string) => void): Promise<void> 
     say(`${path}  ${Math.round((facts?.bytes ?? 0) / 1024)} KiB from ${files} files`)
   }
   cpSync(join(root, 'shared', 'content'), join(root, 'build', 'content'), { recursive: true })
+  say(`build/console ${(await buildConsole()).kind}`)
   const native = buildNative()
   say(
     native.kind === 'failed'

@@ -5,6 +5,7 @@ import { HOST_A, HOST_B } from '../correlate/testing/findings.ts'
 import { createFormation } from '../incidents/formation.ts'
 import { openTemporaryState } from '../state/testing/temporary-state.ts'
 import type { ConsumerDependencies } from './consumer.ts'
+import { createWeigh } from './examiner.ts'
 import { consumeAll, createAttack, createAttackConsumer, outcomeOf } from './testing/attack.ts'
 import { at, createMemoryStore, cursorOf, detectionEvent, execEvent } from './testing/stored-events.ts'
 
@@ -121,14 +122,15 @@ test('an event that cannot be handled is set aside and said, and those around it
 
 test('a matcher that fails on one event stops no other', async () => {
   using temporary = openTemporaryState()
-  const store = createMemoryStore()
+  const faults: string[] = []
+  const broken = () => {
+    throw new Error('broken matcher')
+  }
+  const store = createMemoryStore(createWeigh(broken, (_error, action) => faults.push(action)))
   for (let pid = 1; pid <= 3; pid += 1) store.add(execEvent(pid))
   store.add(detectionEvent('1'))
-  await consumeAll(temporary.state, store, {
-    examine: () => {
-      throw new Error('broken matcher')
-    },
-  })
+  await consumeAll(temporary.state, store)
+  expect(faults).toEqual(['exec', 'exec', 'exec'])
   expect(temporary.state.incidents.list(null, 10)).toHaveLength(1)
   expect(temporary.state.consumer.cursor('detect')).toBe(cursorOf(4))
 })

@@ -1,22 +1,22 @@
 /**
- * Follows the event store from a durable cursor: looks at what agents sent with the fleet's own indicators,
- * forms incidents, moves actions on. The cursor is committed in the transaction of its effects, so a crash
+ * Follows the event store from a durable cursor: takes what detection found in the agents' events, forms
+ * incidents, moves actions on. The cursor is committed in the transaction of its effects, so a crash
  * at any moment loses nothing and does nothing twice.
  *
  * Ordinary events cost no SQL: only what has an effect opens a transaction, and the cursor of uneventful
  * stretches is written at most once a second, because going over them again changes nothing.
  */
 import { setImmediate as yieldToOthers } from 'node:timers/promises'
-import type { CordonEvent, DetectionEvent, EventOf } from '../../shared/events/event.ts'
+import type { EventOf } from '../../shared/events/event.ts'
 import { createBackoff } from '../../shared/node/backoff.ts'
 import type { Logger } from '../../shared/node/logger.ts'
 import { pause } from '../../shared/node/loop.ts'
 import type { AuditLog, Change } from '../api/services.ts'
 import type { Alerts } from '../audit/alerts.ts'
 import { type Finding, findingFromDetection, findingFromTamper, type Origin } from '../correlate/finding.ts'
+import { isDatabaseFailure } from '../state/database-failure.ts'
 import type { State } from '../state/state.ts'
-import type { EventTail, StoredEvent } from '../store/event-store.ts'
-import type { Examine } from './examiner.ts'
+import type { EventTail, NotableEvent } from '../store/event-store.ts'
 
 const CONSUMER = 'detect'
 const ROWS_MAX = 1_000
@@ -29,8 +29,6 @@ const RETRY_MAX_MS = 10_000
 export interface ConsumerDependencies {
   readonly state: State
   readonly tail: EventTail
-  /** Detections that the fleet's indicators make of an event. Fast: called for each one. */
-  readonly examine: Examine
   readonly takeFinding: (finding: Finding) => void
   readonly applyAgentState: (agentId: string, event: EventOf<'action-state'>, receivedMs: number) => void
   readonly hosts: {
@@ -49,16 +47,11 @@ export interface Consumer {
   run(signal: AbortSignal): Promise<void>
 }
 
-interface Effect {
-  readonly stored: StoredEvent
-  readonly detections: readonly DetectionEvent[]
-}
-
 export function createConsumer(dependencies: ConsumerDependencies): Consumer {
-  const { state, tail, examine, announce, log, nowMs } = dependencies
+  const { state, tail, announce, log, nowMs } = dependencies
   const apply = createEffects(dependencies)
 
-  const commit = (effects: readonly Effect[], cursor: string) => {
+  const commit = (effects: readonly NotableEvent[], cursor: string) => {
     state.run(() => {
       for (const effect of effects) apply(effect)
       state.consumer.advance(CONSUMER, cursor)
@@ -66,46 +59,31 @@ export function createConsumer(dependencies: ConsumerDependencies): Consumer {
     })
   }
 
-  /** What an event will have an effect by; undefined for an ordinary one. */
-  const weigh = (stored: StoredEvent): Effect | undefined => {
-    const { event } = stored
-    if (HANDLED.has(event['event.action'])) return { stored, detections: [] }
-    try {
-      const detections = examine(event, stored.agentId)
-      return detections.length === 0 ? undefined : { stored, detections }
-    } catch (error) {
-      // A fault of the matcher with one event must not stop all others; it is a programmer's error.
-      log.error({ cursor: stored.cursor, error }, 'an event could not be examined')
-      return undefined
-    }
-  }
-
   const consume = async (signal: AbortSignal, progressed: () => void) => {
     let cursor = state.consumer.cursor(CONSUMER)
     let committed = cursor
     let committedMs = nowMs()
-    const save = (effects: readonly Effect[]) => {
+    const save = (effects: readonly NotableEvent[]) => {
       commit(effects, cursor)
       committed = cursor
       committedMs = nowMs()
       progressed()
     }
     while (!signal.aborted) {
-      const events = await tail.next(cursor, ROWS_MAX, signal)
-      let effects: Effect[] = []
-      for (const stored of events) {
-        const effect = weigh(stored)
-        if (effect !== undefined) effects.push(effect)
-        cursor = stored.cursor
-        if (effects.length < EFFECTS_PER_TRANSACTION_MAX) continue
+      const stretch = await tail.next(cursor, ROWS_MAX, signal)
+      const { events } = stretch
+      for (let start = 0; start < events.length; start += EFFECTS_PER_TRANSACTION_MAX) {
+        const effects = events.slice(start, start + EFFECTS_PER_TRANSACTION_MAX)
+        cursor = effects.at(-1)?.cursor ?? cursor
         save(effects)
-        effects = []
         await yieldToOthers()
         if (signal.aborted) return
       }
-      if (effects.length > 0 || nowMs() - committedMs >= UNEVENTFUL_COMMIT_MS) {
-        if (cursor !== committed) save(effects)
-      } else if (events.length > 0) {
+      const moved = cursor !== stretch.cursor
+      cursor = stretch.cursor
+      if (nowMs() - committedMs >= UNEVENTFUL_COMMIT_MS) {
+        if (cursor !== committed) save([])
+      } else if (moved) {
         announce({ kind: 'events', cursor })
       }
     }
@@ -128,20 +106,11 @@ export function createConsumer(dependencies: ConsumerDependencies): Consumer {
   }
 }
 
-/** Actions of events that always have an effect. */
-const HANDLED: ReadonlySet<string> = new Set<CordonEvent['event.action']>([
-  'detection',
-  'action-state',
-  'tamper',
-  'agent-started',
-])
-
 /** Applies one effect in a savepoint: an event that cannot be handled is set aside, said, and passed. */
-function createEffects(dependencies: ConsumerDependencies): (effect: Effect) => void {
+function createEffects(dependencies: ConsumerDependencies): (effect: NotableEvent) => void {
   const { state, hosts, takeFinding, applyAgentState, audit, alerts, log } = dependencies
 
-  const handle = ({ stored, detections }: Effect) => {
-    const { agentId, receivedMs, event } = stored
+  const handle = ({ agentId, receivedMs, event, detections }: NotableEvent) => {
     const origin: Origin = { agentId, hostName: hosts.nameOf(agentId), receivedMs, source: 'agent' }
     switch (event['event.action']) {
       case 'detection':
@@ -170,7 +139,7 @@ function createEffects(dependencies: ConsumerDependencies): (effect: Effect) => 
     } catch (error) {
       // The database's own failures undo the whole transaction and are tried again.
       if (isDatabaseFailure(error)) throw error
-      const { cursor, agentId, event } = effect.stored
+      const { cursor, agentId, event } = effect
       log.error({ cursor, agentId, action: event['event.action'], error }, 'an event was set aside')
       const reason = error instanceof Error ? error.message : String(error)
       audit.record(
@@ -181,10 +150,4 @@ function createEffects(dependencies: ConsumerDependencies): (effect: Effect) => 
       )
     }
   }
-}
-
-/** Faults of the machine (full disk, locked or unreadable file), not of one row that breaks a rule. */
-function isDatabaseFailure(error: unknown): boolean {
-  if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'string') return false
-  return error.code.startsWith('SQLITE_') && !error.code.startsWith('SQLITE_CONSTRAINT')
 }

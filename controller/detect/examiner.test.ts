@@ -6,7 +6,7 @@ import { detectionDigest } from '../../shared/node/detection-digest.ts'
 import { parseEvent } from '../../shared/protocol/parse.ts'
 import { entity, HOST_A, HOST_B, NOW_MS } from '../correlate/testing/findings.ts'
 import { openTemporaryState } from '../state/testing/temporary-state.ts'
-import { createExaminer } from './examiner.ts'
+import { createExaminer, createWeigh } from './examiner.ts'
 import { consumeAll } from './testing/attack.ts'
 import { createMemoryStore, execEvent } from './testing/stored-events.ts'
 
@@ -60,9 +60,9 @@ test('what the agent found too is one detection, whichever end tells it first', 
     [ofAgent, listed],
   ]) {
     using temporary = openTemporaryState()
-    const store = createMemoryStore()
+    const store = createMemoryStore(createWeigh(examine, () => undefined))
     for (const event of events) store.add(event)
-    await consumeAll(temporary.state, store, { examine })
+    await consumeAll(temporary.state, store)
     expect(temporary.state.detections.ofIncident(1)).toMatchObject([
       { seen_by_agent: 1, seen_by_fleet: 1, ancestors: JSON.stringify([entity(HOST_A, 40)]) },
     ])

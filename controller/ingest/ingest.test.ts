@@ -4,6 +4,7 @@ import { createSilentLogger } from '../../shared/node/logger.ts'
 import type { AppendResult, IncomingBatch } from '../store/event-store.ts'
 import { createSampleStream, sampleAgentId } from '../store/events/testing/sample-stream.ts'
 import { createIngest } from './ingest.ts'
+import { verifyFrame } from './verify.ts'
 
 const agentId = sampleAgentId(1)
 const position = () => ({ agentId, streamId: agentId, oldest: new Map() })
@@ -28,7 +29,8 @@ function ingestOver(answers: AppendResult[]) {
       watermarks: async () => [],
       streams: async () => [],
     },
-    onStored: (batch, result) => stored.push(batch.bodies.length - result.duplicates),
+    verify: async (bytes, origin) => verifyFrame(bytes, origin, () => null),
+    onStored: (batch, result) => stored.push(batch.rows.lengths.length - result.duplicates),
     onAlert: (kind) => alerts.push(kind),
     logger: createSilentLogger(),
     clock: () => 1_234,
@@ -53,14 +55,14 @@ test('what the store cannot take is refused in words that tell nothing of the ma
   expect(stored).toEqual([])
 })
 
-test('the store gets the exact bytes, the parsed events and the time of arrival', async () => {
+test('the store gets the exact bytes, what it looks events up by, and the time of arrival', async () => {
   const { ingest, appended, stored } = ingestOver([
     { kind: 'stored', sequence: 3, duplicates: 1, skipped: 0, cursor: '' },
   ])
   const result = await ingest.take(position(), frame(1, 3))
   expect(result).toMatchObject({ kind: 'answer', message: { kind: 'acknowledgement', sequence: 3 } })
-  const sent = createSampleStream(agentId).batch(1, 3, 1_234)
-  expect(appended).toEqual([sent])
+  const { bodies: _bodies, events: _events, ...sent } = createSampleStream(agentId).batch(1, 3, 1_234)
+  expect(appended).toEqual([{ ...sent, notable: [] }])
   expect(stored).toEqual([2])
 })
 

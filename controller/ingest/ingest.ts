@@ -1,19 +1,13 @@
 /**
- * Takes the agents' batches: decodes, holds every body against the schema and the hash chain, stores, answers.
+ * Takes the agents' batches: has every body held against the schema and the hash chain, stores, answers.
  * What an agent says is stored under the identity of its certificate, and nothing it says can change that.
  */
-import { isUtf8 } from 'node:buffer'
-import {
-  CLASS_CRITICAL,
-  CLASS_OF_ACTION,
-  type CordonEvent,
-  type EventClass,
-} from '../../shared/events/event.ts'
-import { decodeBatch, verifyChain } from '../../shared/node/batch.ts'
+import type { EventClass } from '../../shared/events/event.ts'
 import type { Logger } from '../../shared/node/logger.ts'
 import type { AgentMessage, BatchHeader, ControllerMessage } from '../../shared/protocol/messages.ts'
-import { parseEvent } from '../../shared/protocol/parse.ts'
 import type { AppendResult, EventStore, IncomingBatch } from '../store/event-store.ts'
+import type { Verify } from './verifier.ts'
+import type { VerifiedBatch } from './verify.ts'
 
 export type Hello = Extract<AgentMessage, { kind: 'hello' }>
 export type BatchAnswer = Extract<ControllerMessage, { kind: 'acknowledgement' | 'batchRefused' }>
@@ -47,6 +41,8 @@ export type TakeResult =
 
 export interface IngestOptions {
   readonly store: Pick<EventStore, 'append' | 'watermarks' | 'streams'>
+  /** Gives verdicts in the order of the calls. */
+  readonly verify: Verify
   /** After the commit; rows that had been stored before are in `batch` too, `result` counts them. */
   readonly onStored?: (batch: IncomingBatch, result: Extract<AppendResult, { kind: 'stored' }>) => void
   readonly onAlert: (kind: IngestAlert, agentId: string, detail: string) => void
@@ -63,12 +59,15 @@ export interface Ingest {
     readonly position: StreamPosition
     readonly watermarks: readonly { readonly class: EventClass; readonly sequence: number }[]
   }>
-  /** Resolves after the commit. Batches of one connection are stored in the order of the calls. Never rejects. */
+  /**
+   * Resolves after the commit. Batches of one connection are stored in the order of the calls. Rejects only when
+   * there is nobody to check them any more.
+   */
   take(position: StreamPosition, frame: Uint8Array): Promise<TakeResult>
 }
 
 export function createIngest(options: IngestOptions): Ingest {
-  const { store, onAlert, logger } = options
+  const { store, verify, onAlert, logger } = options
   const clock = options.clock ?? Date.now
 
   const append = async (batch: IncomingBatch): Promise<BatchAnswer> => {
@@ -110,6 +109,26 @@ export function createIngest(options: IngestOptions): Ingest {
     }
   }
 
+  const place = (position: StreamPosition, batch: VerifiedBatch): IncomingBatch => {
+    const { agentId } = position
+    const { header, foreign, rows, notable } = batch
+    if (foreign) onAlert('foreignEntity', agentId, `${foreign.action} event of entity ${foreign.entityId}`)
+    noteGaps(position, batch.gaps)
+    const eventClass = header.class as EventClass
+    return {
+      agentId,
+      streamId: header.streamId,
+      class: eventClass,
+      firstSequence: header.firstSequence,
+      allowFrom: position.oldest.get(eventClass) ?? 1,
+      rows,
+      notable,
+      previousHash: header.previousHash,
+      lastHash: header.lastHash,
+      receivedMs: clock(),
+    }
+  }
+
   return {
     async open(agentId, hello) {
       const { streamId } = hello
@@ -143,90 +162,35 @@ export function createIngest(options: IngestOptions): Ingest {
     },
 
     async take(position, frame) {
-      const decoded = decodeBatch(frame)
-      if (!decoded.ok) return { kind: 'malformed', reason: decoded.reason }
-      const { header, bodies } = decoded
-      if (header.streamId !== position.streamId) {
-        return { kind: 'malformed', reason: 'the batch is of another stream than the hello' }
-      }
       const { agentId } = position
-      if (!verifyChain(header, bodies)) {
-        onAlert('chainBroken', agentId, `class ${header.class}, sequence ${header.firstSequence} on`)
-        return answer(refusal(header, 'malformed', 'the bodies do not lead to the hash of the batch'))
+      const verdict = await verify(frame, position)
+      switch (verdict.kind) {
+        case 'malformed':
+          return { kind: 'malformed', reason: verdict.reason }
+        case 'chainBroken': {
+          const { header } = verdict
+          onAlert('chainBroken', agentId, `class ${header.class}, sequence ${header.firstSequence} on`)
+          return answer(refusal(header, 'malformed', 'the bodies do not lead to the hash of the batch'))
+        }
+        case 'invalidEvent':
+          return answer(refusal(verdict.header, 'invalidEvent', verdict.reason))
+        case 'verified':
+          return answer(await append(place(position, verdict.batch)))
       }
-      const read = readEvents(header, bodies)
-      if (!read.ok) return answer(refusal(header, 'invalidEvent', read.reason))
-      const foreign = read.events.find((event) => isForeign(event, agentId))
-      if (foreign) {
-        onAlert('foreignEntity', agentId, `${foreign['event.action']} event of entity ${entityOf(foreign)}`)
-      }
-      noteGaps(position, read.events)
-      const eventClass = header.class as EventClass
-      return answer(
-        await append({
-          agentId,
-          streamId: header.streamId,
-          class: eventClass,
-          firstSequence: header.firstSequence,
-          allowFrom: position.oldest.get(eventClass) ?? 1,
-          bodies,
-          events: read.events,
-          previousHash: header.previousHash,
-          lastHash: header.lastHash,
-          receivedMs: clock(),
-        }),
-      )
     },
   }
 }
 
-type EventsRead =
-  | { readonly ok: true; readonly events: readonly CordonEvent[] }
-  | { readonly ok: false; readonly reason: string }
-
-function readEvents(header: BatchHeader, bodies: readonly Buffer[]): EventsRead {
-  const events: CordonEvent[] = []
-  for (const [row, body] of bodies.entries()) {
-    const refused = (reason: string): EventsRead => ({
-      ok: false,
-      reason: `sequence ${header.firstSequence + row}: ${reason}`,
-    })
-    // Decoding is lossy, and what is stored must be what was checked.
-    if (!isUtf8(body)) return refused('not UTF-8')
-    const parsed = parseEvent(body.toString('utf8'))
-    if (!parsed.ok)
-      return refused(`${parsed.error.reason}${parsed.error.path ? ` at ${parsed.error.path}` : ''}`)
-    const event = parsed.value
-    if (CLASS_OF_ACTION[event['event.action']] !== header.class) return refused('not an event of this class')
-    if (Number.isNaN(Date.parse(event['@timestamp']))) return refused('no such time')
-    events.push(event)
-  }
-  return { ok: true, events }
-}
-
-/** A GAP event says that rows before its end will not come; it is of class 0, which is sent first. */
-function noteGaps(position: StreamPosition, events: readonly CordonEvent[]): void {
-  for (const event of events) {
-    if (event['event.action'] !== 'gap' || event['cordon.gap.to'] === undefined) continue
-    const eventClass = event['cordon.gap.class'] as EventClass
-    // Class 0 is never dropped, so nothing may tell that it was.
-    if (eventClass === CLASS_CRITICAL) continue
+/** A GAP event says that rows before its end will not come. */
+function noteGaps(position: StreamPosition, gaps: VerifiedBatch['gaps']): void {
+  for (const { class: eventClass, to } of gaps) {
     const known = position.oldest.get(eventClass) ?? 1
-    position.oldest.set(eventClass, Math.max(known, event['cordon.gap.to'] + 1))
+    position.oldest.set(eventClass, Math.max(known, to + 1))
   }
-}
-
-function entityOf(event: CordonEvent): string | undefined {
-  return 'process.entity_id' in event ? event['process.entity_id'] : undefined
-}
-
-function isForeign(event: CordonEvent, agentId: string): boolean {
-  const entity = entityOf(event)
-  return entity !== undefined && !entity.startsWith(agentId.slice(0, 8))
 }
 
 function lastOf(batch: IncomingBatch): number {
-  return batch.firstSequence + batch.bodies.length - 1
+  return batch.firstSequence + batch.rows.lengths.length - 1
 }
 
 function answer(message: BatchAnswer): TakeResult {

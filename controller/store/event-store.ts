@@ -2,10 +2,26 @@
  * The event store as the rest of the controller sees it. The embedded one keeps hourly SQLite files in a
  * worker thread; a larger fleet puts another engine behind the same interface.
  */
-import type { CordonEvent, EventAction, EventClass } from '../../shared/events/event.ts'
+import type { CordonEvent, DetectionEvent, EventAction, EventClass } from '../../shared/events/event.ts'
 
 /** Opaque position in the order of arrival. Compares as text; `''` is before the first event. */
 export type Cursor = string
+
+/** Rows in the form that crosses threads cheaply: two buffers, and one text. */
+export interface PackedRows {
+  /** Exact bytes as the agent wrote them, already validated, in order, end to end; moved to the writer. */
+  readonly bodies: Uint8Array<ArrayBuffer>
+  readonly lengths: Uint32Array<ArrayBuffer>
+  /** JSON of a flat list, `COLUMNS_PER_EVENT` values per event: cheaper to pass than a cloned list. */
+  readonly columns: string
+}
+
+/** A row that has an effect on more than the store, and what the fleet's own indicators find in it. */
+export interface NotableRow {
+  readonly row: number
+  readonly event: CordonEvent
+  readonly detections: readonly DetectionEvent[]
+}
 
 export interface IncomingBatch {
   readonly agentId: string
@@ -17,10 +33,9 @@ export interface IncomingBatch {
    * nothing. The stream may go on at most here although rows before it never came.
    */
   readonly allowFrom: number
-  /** Exact bytes as the agent wrote them, already validated, in order. */
-  readonly bodies: readonly Uint8Array[]
-  /** The same, parsed. */
-  readonly events: readonly CordonEvent[]
+  readonly rows: PackedRows
+  /** For whoever follows the store, in order; the other rows are of no interest to them. */
+  readonly notable: readonly NotableRow[]
   /** Hash chain before the first and after the last row, lower-case hex, already verified against the bodies. */
   readonly previousHash: string
   readonly lastHash: string
@@ -100,11 +115,22 @@ export interface EventStore {
   close(): Promise<void>
 }
 
+export interface NotableEvent extends StoredEvent {
+  readonly detections: readonly DetectionEvent[]
+}
+
+/** A part of the store in order of arrival. Everything up to the cursor that is not among the events is ordinary. */
+export interface Stretch {
+  /** Where it ends. */
+  readonly cursor: Cursor
+  readonly events: readonly NotableEvent[]
+}
+
 /** How detection and correlation follow the store: what they have not seen yet, in order of arrival. */
 export interface EventTail {
   /**
-   * Events after the cursor, at most `rowsMax`; waits for the next commit when there are none yet. Resolves
-   * with an empty list only when `signal` aborts.
+   * What comes after the cursor, with at most `rowsMax` events; waits for the next commit when there is nothing
+   * yet. Resolves with the same cursor and no events only when `signal` aborts.
    */
-  next(cursor: Cursor, rowsMax: number, signal: AbortSignal): Promise<readonly StoredEvent[]>
+  next(cursor: Cursor, rowsMax: number, signal: AbortSignal): Promise<Stretch>
 }

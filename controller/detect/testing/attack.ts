@@ -6,6 +6,7 @@ import { entity, HOST_A, HOST_B, NOW_MS } from '../../correlate/testing/findings
 import { createFormation } from '../../incidents/formation.ts'
 import type { State } from '../../state/state.ts'
 import { type ConsumerDependencies, createConsumer } from '../consumer.ts'
+import { createWeigh, type Examine } from '../examiner.ts'
 import { createMemoryStore, detectionEvent, execEvent, type MemoryStore } from './stored-events.ts'
 
 /** Executing this is what the fleet's own indicator finds. */
@@ -14,8 +15,20 @@ const EVENTS = 600
 /** Few, so that there are many commits to be interrupted. */
 const ROWS_AT_ONCE = 40
 
+const examine: Examine = (event) =>
+  event['event.action'] === 'exec' && event['process.executable'] === LISTED
+    ? [
+        detectionEvent('fee1', {
+          'cordon.detection.engine': 'ioc',
+          'process.entity_id': entity(HOST_B, 77),
+          'threat.indicator.type': 'filePath',
+          'threat.indicator.name': LISTED,
+        }),
+      ]
+    : []
+
 export function createAttack(): MemoryStore {
-  const store = createMemoryStore()
+  const store = createMemoryStore(createWeigh(examine, () => undefined))
   for (let index = 0; index < EVENTS; index += 1) {
     const pid = 1_000 + index
     if (index % 50 === 7) {
@@ -62,17 +75,6 @@ export function createAttackConsumer(
   return createConsumer({
     state,
     tail: store,
-    examine: (event) =>
-      event['event.action'] === 'exec' && event['process.executable'] === LISTED
-        ? [
-            detectionEvent('fee1', {
-              'cordon.detection.engine': 'ioc',
-              'process.entity_id': entity(HOST_B, 77),
-              'threat.indicator.type': 'filePath',
-              'threat.indicator.name': LISTED,
-            }),
-          ]
-        : [],
     takeFinding: (finding) => {
       formation.take(finding)
     },

@@ -3,6 +3,8 @@ import type { CordonEvent, DetectionEvent, EventOf } from '../../../shared/event
 import { CLASS_OF_ACTION } from '../../../shared/events/event.ts'
 import { entity, HOST_A, NOW_MS } from '../../correlate/testing/findings.ts'
 import type { Cursor, EventQuery, EventStore, EventTail, StoredEvent } from '../../store/event-store.ts'
+import type { Weigh } from '../../store/events/tail.ts'
+import { createWeigh } from '../examiner.ts'
 
 export function cursorOf(index: number): Cursor {
   return index.toString().padStart(12, '0')
@@ -61,7 +63,12 @@ export interface MemoryStore extends Pick<EventStore, 'query'>, EventTail {
   add(event: CordonEvent, agentId?: string): StoredEvent
 }
 
-export function createMemoryStore(): MemoryStore {
+const withoutIndicators = createWeigh(
+  () => [],
+  () => undefined,
+)
+
+export function createMemoryStore(weigh: Weigh = withoutIndicators): MemoryStore {
   const events: StoredEvent[] = []
   const wake = new Set<() => void>()
   const field = (event: CordonEvent, name: string) => (event as Readonly<Record<string, unknown>>)[name]
@@ -89,7 +96,13 @@ export function createMemoryStore(): MemoryStore {
     async next(cursor, rowsMax, signal) {
       for (;;) {
         const found = events.filter((stored) => stored.cursor > cursor).slice(0, rowsMax)
-        if (found.length > 0 || signal.aborted) return found
+        if (found.length > 0 || signal.aborted) {
+          const weighed = found.flatMap((stored) => {
+            const detections = weigh(stored.event, stored.agentId)
+            return detections === null ? [] : [{ ...stored, detections }]
+          })
+          return { events: weighed, cursor: found.at(-1)?.cursor ?? cursor }
+        }
         await new Promise<void>((resolve) => {
           wake.add(resolve)
           signal.addEventListener('abort', () => resolve(), { once: true })

@@ -9,7 +9,6 @@ import type { Logger } from '../../../shared/node/logger.ts'
 import { aborted } from '../../../shared/node/loop.ts'
 import type { AppendResult, EventQuery, EventStore, IncomingBatch, StoredEvent } from '../event-store.ts'
 import { cursorOf, type FileHour } from './event-file.ts'
-import { packBatch } from './packed-batch.ts'
 import { queryProblem } from './search-plan.ts'
 import type { CommittedBatch, TailSource } from './tail.ts'
 import { createWorkerClient, startStoreWorker, type WorkerClient } from './worker-client.ts'
@@ -69,11 +68,11 @@ export async function openEmbeddedEventStore(
 
   const append = async (batch: IncomingBatch): Promise<AppendResult> => {
     if (waitingBytes > WAITING_BYTES_MAX) return { kind: 'failed', cause: new Error('the store is behind') }
-    const packed = packBatch(batch)
-    const bytes = packed.bodies.length
+    const { rows, notable: _notable, ...fields } = batch
+    const bytes = rows.bodies.length
     waitingBytes += bytes
     try {
-      const result = await writer.call('append', packed, [packed.bodies.buffer, packed.lengths.buffer])
+      const result = await writer.call('append', { ...fields, ...rows }, [rows.bodies.buffer])
       return settle(batch, result, listeners)
     } catch (cause) {
       return { kind: 'failed', cause: cause instanceof Error ? cause : new Error(String(cause)) }
@@ -180,18 +179,23 @@ function settle(
   if (result.kind === 'failed') return { kind: 'failed', cause: new Error(result.message) }
   if (result.kind !== 'stored') return result
   const { sequence, duplicates, skipped, hour, lastEvent } = result
-  const events = batch.events.slice(duplicates)
-  if (events.length > 0) {
+  const rows = batch.rows.lengths.length
+  const firstEvent = lastEvent - rows + 1
+  if (rows > duplicates) {
     const committed: CommittedBatch = {
-      hour,
-      firstEvent: lastEvent - events.length + 1,
-      agentId: batch.agentId,
-      streamId: batch.streamId,
-      class: batch.class,
-      firstSequence: batch.firstSequence + duplicates,
-      receivedMs: batch.receivedMs,
-      bytes: batch.bodies.reduce((sum, body) => sum + body.length, 0),
-      events,
+      cursor: cursorOf(hour, lastEvent),
+      notable: batch.notable
+        .filter(({ row }) => row >= duplicates)
+        .map(({ row, event, detections }) => ({
+          cursor: cursorOf(hour, firstEvent + row),
+          agentId: batch.agentId,
+          streamId: batch.streamId,
+          class: batch.class,
+          sequence: batch.firstSequence + row,
+          receivedMs: batch.receivedMs,
+          event,
+          detections,
+        })),
     }
     for (const listener of listeners) listener(committed)
   }

@@ -39,19 +39,21 @@ async function follow(tail: EventTail, from: Cursor, rows: number, rowsMax = 7):
   const seen: number[] = []
   let cursor = from
   while (seen.length < rows) {
-    const events = await tail.next(cursor, rowsMax, never)
-    expect(events.length).toBeLessThanOrEqual(rowsMax)
-    seen.push(...events.map((event) => event.sequence))
-    cursor = events.at(-1)?.cursor ?? cursor
+    const stretch = await tail.next(cursor, rowsMax, never)
+    expect(stretch.events.length).toBeLessThanOrEqual(rowsMax)
+    seen.push(...stretch.events.map((event) => event.sequence))
+    cursor = stretch.cursor
   }
   return seen
 }
 
+/** Every event is notable. */
+const weigh = () => []
 const upTo = (last: number) => Array.from({ length: last }, (_, index) => index + 1)
 
 test('a consumer that keeps up sees every event once, in order, without reading the disk', async () => {
   const { source, reads } = counted()
-  const tail = createTail(source)
+  const tail = createTail(source, { weigh })
   const stream = createSampleStream(sampleAgentId(1))
   const seen = follow(tail, '', 60)
   for (const hour of [0, 1, 2]) {
@@ -64,16 +66,40 @@ test('a consumer that keeps up sees every event once, in order, without reading 
 })
 
 test('what memory gives is what the disk gives', async () => {
-  const tail = createTail(store)
+  const tail = createTail(store, { weigh })
   const stream = createSampleStream(sampleAgentId(1))
   await store.append(stream.batch(1, 5))
   await store.append(stream.batch(3, 5))
-  expect(await tail.next('', 100, never)).toEqual(await store.readAfter('', 100))
+  const onDisk = (await store.readAfter('', 100)).map((event) => ({ ...event, detections: [] }))
+  expect(await tail.next('', 100, never)).toEqual({ events: onDisk, cursor: onDisk.at(-1)?.cursor })
+})
+
+test('ordinary events are passed over, in memory and on the disk, and the cursor passes them too', async () => {
+  const stream = createSampleStream(sampleAgentId(1))
+  const ordinary = (first: number) => {
+    const batch = stream.batch(first, 10)
+    return { ...batch, notable: batch.notable.filter(({ row }) => row === 3) }
+  }
+  const tail = createTail(store, { weigh: () => null })
+  await store.append(ordinary(1))
+  const last = await store.append(ordinary(11))
+  expect(last).toMatchObject({ kind: 'stored' })
+  const stretch = await tail.next('', 100, never)
+  expect(stretch.events.map(({ sequence }) => sequence)).toEqual([4, 14])
+  expect(stretch).toMatchObject({ cursor: last.kind === 'stored' ? last.cursor : null })
+  const first = await tail.next('', 1, never)
+  expect(first.events.map(({ sequence }) => sequence)).toEqual([4])
+  expect(first.cursor).toBe(first.events[0]?.cursor)
+
+  await store.close()
+  store = await open()
+  const again = createTail(store, { weigh: () => null })
+  expect(await again.next('', 100, never)).toEqual({ events: [], cursor: stretch.cursor })
 })
 
 test('a consumer that lags reads the disk until memory takes over, and misses nothing', async () => {
   const { source, reads } = counted()
-  const tail = createTail(source, { rowsMax: 30 })
+  const tail = createTail(source, { weigh, eventsMax: 30 })
   const stream = createSampleStream(sampleAgentId(1))
   for (let first = 1; first <= 91; first += 10) await store.append(stream.batch(first, 10))
   expect(await follow(tail, '', 100)).toEqual(upTo(100))
@@ -86,7 +112,7 @@ test('events of before the start are read from the disk', async () => {
   await store.append(stream.batch(1, 10))
   await store.close()
   store = await open()
-  const tail = createTail(store)
+  const tail = createTail(store, { weigh })
   await store.append(stream.batch(11, 10))
   expect(await follow(tail, '', 20)).toEqual(upTo(20))
 })
@@ -97,17 +123,17 @@ test('a consumer whose place was removed by retention goes on at the oldest even
   await store.append(stream.batch(11, 10, START_MS + HOUR_MS))
   await store.close()
   store = await open()
-  const tail = createTail(store)
+  const tail = createTail(store, { weigh })
   await expect.poll(() => store.dropBefore(START_MS + HOUR_MS), { timeout: 20_000 }).toBe(1)
   await store.append(stream.batch(21, 1, START_MS + HOUR_MS))
   expect(await follow(tail, '', 11)).toEqual(upTo(21).slice(10))
 })
 
 test('waiting ends with nothing when the signal aborts, and text that is no cursor is refused', async () => {
-  const tail = createTail(store)
+  const tail = createTail(store, { weigh })
   const stop = new AbortController()
   const waiting = tail.next('', 10, stop.signal)
   stop.abort()
-  expect(await waiting).toEqual([])
+  expect(await waiting).toEqual({ cursor: '', events: [] })
   await expect(tail.next('nonsense', 10, never)).rejects.toThrow('cursor')
 })

@@ -1,23 +1,17 @@
 /**
- * The newest events in memory, for detection and correlation: a consumer that keeps up never touches the disk,
- * and one that lags reads it until it has caught up. What is kept is bounded in rows and bytes.
+ * What detection and correlation have not seen yet. Rows were looked at when they arrived, before they were
+ * stored: a consumer that keeps up gets from memory what is notable among the committed ones, and never touches
+ * the disk; one that lags, or starts anew, reads the disk and looks again until it has caught up.
  */
-import type { CordonEvent, EventClass } from '../../../shared/events/event.ts'
-import type { Cursor, EventStore, EventTail, StoredEvent } from '../event-store.ts'
-import { cursorOf, type FileHour, positionOf } from './event-file.ts'
+import type { CordonEvent, DetectionEvent } from '../../../shared/events/event.ts'
+import type { Cursor, EventStore, EventTail, NotableEvent, Stretch } from '../event-store.ts'
+import { positionOf } from './event-file.ts'
 
-/** New rows of one batch, after their commit, in order of arrival. */
+/** The new rows of one batch, after their commit. */
 export interface CommittedBatch {
-  readonly hour: FileHour
-  /** File id of the first row; the others follow without holes. */
-  readonly firstEvent: number
-  readonly agentId: string
-  readonly streamId: string
-  readonly class: EventClass
-  readonly firstSequence: number
-  readonly receivedMs: number
-  readonly bytes: number
-  readonly events: readonly CordonEvent[]
+  /** Of the last row. */
+  readonly cursor: Cursor
+  readonly notable: readonly NotableEvent[]
 }
 
 export interface TailSource extends Pick<EventStore, 'readAfter'> {
@@ -27,60 +21,57 @@ export interface TailSource extends Pick<EventStore, 'readAfter'> {
   subscribe(listener: (batch: CommittedBatch) => void): void
 }
 
+/** Null: the event is an ordinary one. */
+export type Weigh = (event: CordonEvent, agentId: string) => readonly DetectionEvent[] | null
+
 export interface TailOptions {
-  readonly rowsMax?: number
-  readonly bytesMax?: number
+  /** For rows from the disk; the same that was asked about those in memory. */
+  readonly weigh: Weigh
+  /** Notable events in memory. An event takes up to some hundred KiB, and one KiB as a rule. */
+  readonly eventsMax?: number
 }
 
 /** Follows the store from now on. Make it before the first append. */
-export function createTail(source: TailSource, options: TailOptions = {}): EventTail {
-  const rowsMax = options.rowsMax ?? 50_000
-  const bytesMax = options.bytesMax ?? 32 * 1024 * 1024
-  const batches: CommittedBatch[] = []
-  /** Everything after it is in memory. */
+export function createTail(source: TailSource, options: TailOptions): EventTail {
+  const { weigh } = options
+  const eventsMax = options.eventsMax ?? 1_000
+  const notable: NotableEvent[] = []
+  /** Everything notable after it, up to the head, is in memory. */
   let floor = source.head
-  let rows = 0
-  let bytes = 0
+  let head = source.head
   let wake = Promise.withResolvers<void>()
 
   source.subscribe((batch) => {
-    batches.push(batch)
-    rows += batch.events.length
-    bytes += batch.bytes
-    // The newest batch stays whatever its size, so that waiting consumers have something to find.
-    while (batches.length > 1 && (rows > rowsMax || bytes > bytesMax)) {
-      const oldest = batches.shift()
-      if (!oldest) break
-      rows -= oldest.events.length
-      bytes -= oldest.bytes
-      floor = cursorOf(oldest.hour, lastEventOf(oldest))
+    head = batch.cursor
+    notable.push(...batch.notable)
+    if (notable.length > eventsMax) {
+      const [newestGone] = notable.splice(0, notable.length - eventsMax).slice(-1)
+      if (newestGone) floor = newestGone.cursor
     }
     wake.resolve()
     wake = Promise.withResolvers()
   })
 
-  const fromMemory = (cursor: Cursor, wanted: number): StoredEvent[] => {
-    const after = positionOf(cursor)
-    const found: StoredEvent[] = []
-    for (
-      let index = firstAfter(batches, after);
-      index < batches.length && found.length < wanted;
-      index += 1
-    ) {
-      const batch = batches[index]
-      if (!batch) break
-      const skip = batch.hour === after.hour ? Math.max(0, after.id - batch.firstEvent + 1) : 0
-      const end = Math.min(batch.events.length, skip + wanted - found.length)
-      for (let row = skip; row < end; row += 1) {
-        const event = batch.events[row]
-        if (event) found.push(storedEvent(batch, row, event))
-      }
-    }
-    return found
+  const fromMemory = (cursor: Cursor, wanted: number): Stretch => {
+    const start = firstAfter(notable, cursor)
+    const events = notable.slice(start, start + wanted)
+    const isAll = start + events.length === notable.length
+    return { events, cursor: isAll ? head : (events.at(-1)?.cursor ?? head) }
+  }
+
+  const fromDisk = async (cursor: Cursor, rowsMax: number): Promise<Stretch | null> => {
+    const rows = await source.readAfter(cursor, rowsMax)
+    const last = rows.at(-1)
+    if (!last) return null
+    const events = rows.flatMap((row) => {
+      const detections = weigh(row.event, row.agentId)
+      return detections === null ? [] : [{ ...row, detections }]
+    })
+    return { events, cursor: last.cursor }
   }
 
   return {
-    async next(cursor, wanted, signal) {
+    async next(cursor, rowsMax, signal) {
       // Text that is no cursor is a mistake of the program: say so now, not after the next commit.
       positionOf(cursor)
       const stop = Promise.withResolvers<void>()
@@ -90,18 +81,17 @@ export function createTail(source: TailSource, options: TailOptions = {}): Event
         while (!signal.aborted) {
           const floorBefore = floor
           if (cursor < floorBefore) {
-            const found = await source.readAfter(cursor, wanted)
-            if (found.length > 0) return found
+            const stretch = await fromDisk(cursor, rowsMax)
+            if (stretch) return stretch
             // Nothing is left on disk before memory begins: retention was faster than the consumer. Unless
             // memory moved on meanwhile; then the rows it gave up are on disk.
             if (floor !== floorBefore) continue
           }
           const changed = wake.promise
-          const found = fromMemory(cursor, wanted)
-          if (found.length > 0) return found
+          if (head > cursor) return fromMemory(cursor, rowsMax)
           await Promise.race([changed, stop.promise])
         }
-        return []
+        return { cursor, events: [] }
       } finally {
         signal.removeEventListener('abort', onAbort)
       }
@@ -109,32 +99,13 @@ export function createTail(source: TailSource, options: TailOptions = {}): Event
   }
 }
 
-function storedEvent(batch: CommittedBatch, row: number, event: CordonEvent): StoredEvent {
-  return {
-    cursor: cursorOf(batch.hour, batch.firstEvent + row),
-    agentId: batch.agentId,
-    streamId: batch.streamId,
-    class: batch.class,
-    sequence: batch.firstSequence + row,
-    receivedMs: batch.receivedMs,
-    event,
-  }
-}
-
-function lastEventOf(batch: CommittedBatch): number {
-  return batch.firstEvent + batch.events.length - 1
-}
-
-/** Index of the first batch with a row after the position. */
-function firstAfter(batches: readonly CommittedBatch[], after: { hour: FileHour; id: number }): number {
+/** Index of the first event after the position. */
+function firstAfter(events: readonly NotableEvent[], cursor: Cursor): number {
   let low = 0
-  let high = batches.length
+  let high = events.length
   while (low < high) {
     const middle = (low + high) >> 1
-    const batch = batches[middle]
-    if (!batch) break
-    const isAfter = batch.hour > after.hour || (batch.hour === after.hour && lastEventOf(batch) > after.id)
-    if (isAfter) high = middle
+    if ((events[middle]?.cursor ?? '') > cursor) high = middle
     else low = middle + 1
   }
   return low

@@ -1,10 +1,9 @@
 /** Messages between the store on the main thread and its worker threads. */
 import type { EventClass } from '../../../shared/events/event.ts'
-import type { Cursor, EventQuery, StoredEvent, StreamWatermark } from '../event-store.ts'
+import type { Cursor, EventQuery, PackedRows, StoredEvent, StreamWatermark } from '../event-store.ts'
 import type { FileHour } from './event-file.ts'
 
-/** A batch in the form that crosses threads cheaply: two buffers that are moved, and one JSON text. */
-export interface PackedBatch {
+export interface PackedBatch extends PackedRows {
   readonly agentId: string
   readonly streamId: string
   readonly class: EventClass
@@ -13,11 +12,6 @@ export interface PackedBatch {
   readonly receivedMs: number
   readonly previousHash: string
   readonly lastHash: string
-  /** Bodies end to end, and the length of each. */
-  readonly bodies: Uint8Array<ArrayBuffer>
-  readonly lengths: Uint32Array<ArrayBuffer>
-  /** JSON of a flat list, `COLUMNS_PER_EVENT` values per event: cheaper to pass than a cloned list. */
-  readonly columns: string
 }
 
 export type PackedResult =

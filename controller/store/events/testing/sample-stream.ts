@@ -2,6 +2,7 @@
 import type { CordonEvent, EventClass } from '../../../../shared/events/event.ts'
 import { CHAIN_START, chainHash } from '../../../../shared/node/batch.ts'
 import type { IncomingBatch } from '../../event-store.ts'
+import { packRows } from '../packed-rows.ts'
 
 export const HOUR_MS = 3_600_000
 /** 10:00:00 of some day. */
@@ -27,6 +28,11 @@ export function sampleExec(agentId: string, number: number, timeMs = START_MS + 
   }
 }
 
+export interface SampleBatch extends IncomingBatch {
+  readonly bodies: readonly Uint8Array[]
+  readonly events: readonly CordonEvent[]
+}
+
 /** Rows of a stream by sequence, 1 first; `batch(2, 3)` is the batch of rows 2, 3 and 4. */
 export function createSampleStream(agentId: string, streamId = agentId, eventClass: EventClass = 2) {
   const events: CordonEvent[] = []
@@ -39,16 +45,23 @@ export function createSampleStream(agentId: string, streamId = agentId, eventCla
       bodies.push(body)
       hashes.push(chainHash(hashes.at(-1) ?? CHAIN_START, body))
     },
-    batch(firstSequence: number, rows: number, receivedMs = START_MS, allowFrom = 1): IncomingBatch {
+    batch(firstSequence: number, rows: number, receivedMs = START_MS, allowFrom = 1): SampleBatch {
       while (bodies.length < firstSequence + rows - 1) this.add(sampleExec(agentId, bodies.length + 1))
+      const batchBodies = bodies.slice(firstSequence - 1, firstSequence - 1 + rows)
+      const batchEvents = events.slice(firstSequence - 1, firstSequence - 1 + rows)
       return {
         agentId,
         streamId,
         class: eventClass,
         firstSequence,
         allowFrom,
-        bodies: bodies.slice(firstSequence - 1, firstSequence - 1 + rows),
-        events: events.slice(firstSequence - 1, firstSequence - 1 + rows),
+        bodies: batchBodies,
+        events: batchEvents,
+        /** Packed anew for each look: the store takes the bytes with it. */
+        get rows() {
+          return packRows(batchBodies, batchEvents)
+        },
+        notable: batchEvents.map((event, row) => ({ row, event, detections: [] })),
         previousHash: hashes[firstSequence - 1]?.toString('hex') ?? '',
         lastHash: hashes[firstSequence - 1 + rows]?.toString('hex') ?? '',
         receivedMs,
