@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto'
 import type { ProgramResult, RunProgram } from '../../platform/linux/firewall-programs.ts'
 import type { Permission } from '../interlock.ts'
-import { type Endpoint, isolationRuleset, isTellable, REMOVAL, TABLE } from './ruleset.ts'
+import { type Endpoint, FAMILIES, isolationRuleset, isTellable, REMOVAL, TABLE } from './ruleset.ts'
 
 export interface FirewallOptions {
   readonly run: RunProgram
@@ -62,13 +62,20 @@ export function createFirewall(options: FirewallOptions): Firewall {
   }
 
   async function look(): ReturnType<Firewall['look']> {
-    const listed = await nft('lift', ['list', 'tables'])
-    if (!ended(listed)) return failed(listed)
-    const own = listed.output.split('\n').filter((line) => line.endsWith(` ${TABLE}`))
-    if (own.length === 0) return { ok: true, digest: null }
-    const told = await nft('lift', ['-s', '-f', '-'], own.map((line) => `list ${line}\n`).join(''))
-    if (!ended(told)) return failed(told)
-    return { ok: true, digest: createHash('sha256').update(told.output).digest('hex') }
+    const listed = await Promise.all(
+      FAMILIES.map((family) => nft('lift', ['-s', 'list', 'table', family, TABLE])),
+    )
+    const hash = createHash('sha256')
+    let isThere = false
+    for (const table of listed) {
+      if (ended(table)) {
+        isThere = true
+        hash.update(table.output)
+      } else if (table.kind !== 'ended' || !/No such file or directory/.test(table.errors)) {
+        return failed(table)
+      }
+    }
+    return { ok: true, digest: isThere ? hash.digest('hex') : null }
   }
 
   async function applyTo(

@@ -6,9 +6,8 @@
  *   done to the network: not by silence of the controller, a restart or a boot;
  * - the record decides over the kernel: rules that vanished are put back, rules without a record are removed.
  */
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from '../../../shared/node/logger.ts'
-import { aborted, pause } from '../../../shared/node/loop.ts'
+import { aborted, pause, runEvery } from '../../../shared/node/loop.ts'
 import type { IsolationStatus } from '../../../shared/protocol/messages.ts'
 import { type ApplyResult, cut, type ProbeResult, type Proof } from '../action.ts'
 import type { Permission } from '../interlock.ts'
@@ -33,6 +32,7 @@ const ROUND_TRIP_PAUSE_MS = 250
 /** Only while isolated: new devices get their hooks within this time. */
 const WATCH_MS = 250
 const LOOK_EVERY_MS = 5_000
+const CHECK_EVERY_MS = 600_000
 /** So much of a lease may be counted twice after a power cut. */
 const MEASURE_EVERY_MS = 60_000
 
@@ -193,10 +193,7 @@ export function createIsolation(options: IsolationOptions): Isolation {
     keep(next)
     orphaned = false
     const applied = await putInForce(next)
-    if (!applied.ok) {
-      await end(next, 'failed', `isolation could not be put in force: ${applied.reason}`)
-      return { kind: 'failed', reason: applied.reason, proof: {} }
-    }
+    if (!applied.ok) return await undo(applied.reason)
     const closedFlows = await firewall.closeFlows(next.controllers, options.ownAddresses())
     changed()
     const reached = next.controllers.map(({ address, port }) => `${address} port ${port}`).join(', ')
@@ -214,6 +211,18 @@ export function createIsolation(options: IsolationOptions): Isolation {
     }
   }
 
+  /** What could not be put in force in whole is not left in part. */
+  async function undo(why: string): Promise<ApplyResult> {
+    const removed = await firewall.remove()
+    if (removed.ok) {
+      removeRecord(stateFolder)
+      record = null
+    }
+    const left = removed.ok ? '' : `; what was begun is still there: ${removed.reason}`
+    changed()
+    return { kind: 'failed', reason: `isolation could not be put in force: ${why}${left}`, proof: {} }
+  }
+
   async function settled(commandId: string, signal: AbortSignal): Promise<ProbeResult> {
     await Promise.race([started.promise, aborted(signal)])
     while (record?.commandId === commandId && record.stage !== 'confirmed' && !signal.aborted) {
@@ -227,10 +236,12 @@ export function createIsolation(options: IsolationOptions): Isolation {
       return { kind: 'disproved', reason: 'no isolation of this command is in force', proof: {} }
     }
     if (signal.aborted) return { kind: 'unknown', reason: 'it was not confirmed yet', proof: {} }
+    const kept = await inTurn(async () => (record === null ? { ok: true } : await keepInForce(record, true)))
     const found = await inTurn(() => firewall.look())
     if (!found.ok) return { kind: 'unknown', reason: found.reason, proof: {} }
-    const proof = { rules: found.digest, inForce: found.digest !== null, controllerReached: true }
-    return found.digest !== null && found.digest === digest
+    const inForce = kept.ok && found.digest !== null && found.digest === digest
+    const proof = { rules: found.digest, inForce, controllerReached: true }
+    return inForce
       ? { kind: 'proved', reason: 'the rules are in force, and the controller answers through them', proof }
       : { kind: 'disproved', reason: 'the rules in the kernel are not those that were put there', proof }
   }
@@ -273,7 +284,6 @@ export function createIsolation(options: IsolationOptions): Isolation {
 
   /** What the last run or the boot left, brought to what the record says. */
   async function takeUp(): Promise<void> {
-    capability = await firewall.check()
     const read = readRecord(stateFolder)
     const found = await firewall.look()
     const inForce = found.ok && found.digest !== null
@@ -291,32 +301,31 @@ export function createIsolation(options: IsolationOptions): Isolation {
     } else {
       record = read.record
       const rebooted = record.bootId !== bootClock().bootId
-      if (record.stage === 'confirmed') {
+      if (record.stage === 'unconfirmed' && rebooted) {
+        await end(record, 'unreachable', 'the host was started anew before the controller had confirmed')
+      } else if (record.stage !== 'ended') {
         const applied = await putInForce(record)
         if (!applied.ok) options.tampered(`isolation could not be put back in force: ${applied.reason}`)
-      } else if (record.stage === 'unconfirmed' && rebooted) {
-        await end(record, 'unreachable', 'the host was started anew before the controller had confirmed')
-      } else if (found.ok && record.stage === 'unconfirmed') {
-        digest = found.digest
-        devices = firewall.devices().join()
       }
     }
   }
 
   async function confirm(signal: AbortSignal): Promise<void> {
-    let failures = 0
     while (!signal.aborted) {
       const present = record
       if (present?.stage !== 'unconfirmed') {
-        failures = 0
         await nextChange(signal)
         continue
       }
       const leftMs = present.appliedBootMs + confirmWithinMs - bootClock().bootMs
-      const answered = leftMs > 0 && (await options.roundTrip(Math.min(ROUND_TRIP_MS, leftMs)))
+      const askedMs = performance.now()
+      const waitMs = Math.min(ROUND_TRIP_MS, leftMs)
+      const ended = aborted(signal).then(() => false)
+      const answered = leftMs > 0 && (await Promise.race([ended, options.roundTrip(waitMs)]))
       await inTurn(async () => {
         if (record !== present || signal.aborted) return
-        if (answered) {
+        // Rules that are not there were not what the answer came through.
+        if (answered && digest !== null) {
           keep({ ...present, stage: 'confirmed' })
           logger.warn({ command: present.commandId }, 'this host is isolated: the controller has confirmed')
           changed()
@@ -325,10 +334,11 @@ export function createIsolation(options: IsolationOptions): Isolation {
           await end(present, 'unreachable', `the controller did not answer within ${within}: rolled back`)
         }
       })
-      if (answered || record !== present) continue
-      failures += 1
+      if (record !== present) continue
       // The line may be the only thing that is broken: a new one has the rest of the time.
-      if (failures === 1) options.reconnect('the controller does not answer through the isolation')
+      if (!answered && waitMs === ROUND_TRIP_MS && performance.now() - askedMs >= ROUND_TRIP_MS) {
+        options.reconnect('the controller does not answer through the isolation')
+      }
       await pause(Math.min(ROUND_TRIP_PAUSE_MS, Math.max(1, leftMs)), signal)
     }
   }
@@ -363,19 +373,29 @@ export function createIsolation(options: IsolationOptions): Isolation {
     await keepInForce(record ?? present)
   }
 
-  async function keepInForce(present: IsolationRecord): Promise<void> {
-    if (firewall.devices().join() !== devices) {
-      const applied = await putInForce(present)
-      if (!applied.ok) logger.error({ reason: applied.reason }, 'a new device could not be cut off')
-      return
-    }
-    if (performance.now() - looked < LOOK_EVERY_MS) return
+  /** `now`: whatever was looked at lately. */
+  async function keepInForce(present: IsolationRecord, now = false): Promise<FirewallResult> {
+    if (firewall.devices().join() !== devices) return await putBack(present, 'a new device is not cut off')
+    if (!now && performance.now() - looked < LOOK_EVERY_MS) return { ok: true }
     looked = performance.now()
     const found = await firewall.look()
-    if (!found.ok || found.digest === digest) return
-    options.tampered('the rules of isolation were changed by somebody else; they are put back')
+    if (!found.ok) return found
+    if (found.digest !== null && found.digest === digest) return { ok: true }
+    // A device that goes changes the rules, too.
+    if (digest !== null && firewall.devices().join() === devices) {
+      options.tampered('the rules of isolation were changed by somebody else; they are put back')
+    }
+    return await putBack(present, 'the rules of isolation are not in force')
+  }
+
+  async function putBack(present: IsolationRecord, trouble: string): Promise<FirewallResult> {
     const applied = await putInForce(present)
-    if (!applied.ok) logger.error({ reason: applied.reason }, 'the rules could not be put back')
+    if (applied.ok) return applied
+    logger.error({ reason: applied.reason }, trouble)
+    // Tried again with the next look, not at once for ever.
+    devices = firewall.devices().join()
+    digest = null
+    return applied
   }
 
   return {
@@ -404,8 +424,15 @@ export function createIsolation(options: IsolationOptions): Isolation {
       await inTurn(takeUp)
       started.resolve()
       changed()
-      await Promise.all([confirm(signal), watch(signal)])
-      await inTurn(() => sleep(0))
+      await Promise.all([
+        confirm(signal),
+        watch(signal),
+        runEvery(CHECK_EVERY_MS, signal, async () => {
+          if (record === null) capability = await firewall.check()
+          options.changed()
+        }),
+      ])
+      await inTurn(async () => undefined)
     },
   }
 }
