@@ -28,7 +28,12 @@ export interface EvidenceTable {
   receiving(): readonly EvidenceRow[]
   /** Bytes of what is kept, each content once, and of all that was offered and is on its way. */
   heldBytes(): number
-  offered(row: Pick<EvidenceRow, 'command_id' | 'agent_id' | 'host_name' | 'path' | 'size_bytes' | 'sha256' | 'offer' | 'offered_ms'>): void
+  offered(
+    row: Pick<
+      EvidenceRow,
+      'command_id' | 'agent_id' | 'host_name' | 'path' | 'size_bytes' | 'sha256' | 'offer' | 'offered_ms'
+    >,
+  ): void
   received(commandId: string, bytes: number, atMs: number): void
   completed(commandId: string, atMs: number): void
   failed(commandId: string, reason: string, atMs: number): void
@@ -56,7 +61,7 @@ export function createEvidenceTable(db: Sqlite): EvidenceTable {
        @offered_ms, @offered_ms)`,
   )
   const received = db.prepare<[number, number, string]>(
-    'UPDATE evidence SET received_bytes = ?, changed_ms = ? WHERE command_id = ?',
+    "UPDATE evidence SET received_bytes = ?, changed_ms = ? WHERE command_id = ? AND state = 'receiving'",
   )
   const completed = db.prepare<[number, number, string]>(
     `UPDATE evidence SET state = 'complete', received_bytes = size_bytes, collected_ms = ?, changed_ms = ?
