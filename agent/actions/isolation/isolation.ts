@@ -57,6 +57,8 @@ export interface IsolationOptions {
   readonly changed: () => void
   readonly logger: Logger
   readonly confirmWithinMs?: number
+  /** How often the rules in the kernel are looked at while they are in force. */
+  readonly lookEveryMs?: number
 }
 
 export interface IsolateRequest {
@@ -90,6 +92,7 @@ interface Ended {
 export function createIsolation(options: IsolationOptions): Isolation {
   const { firewall, stateFolder, bootClock, clock, logger } = options
   const confirmWithinMs = options.confirmWithinMs ?? CONFIRM_WITHIN_MS
+  const lookEveryMs = options.lookEveryMs ?? LOOK_EVERY_MS
   let record: IsolationRecord | null = null
   /** The record was damaged and rules were found: they stay until a signed release. */
   let orphaned = false
@@ -98,7 +101,7 @@ export function createIsolation(options: IsolationOptions): Isolation {
   let digest: string | null = null
   let devices = ''
   let looked = 0
-  let measured = 0
+  let measured = Number.NEGATIVE_INFINITY
   let waiting: (() => void)[] = []
   const started = Promise.withResolvers<void>()
   const inTurn = createTurns()
@@ -354,6 +357,11 @@ export function createIsolation(options: IsolationOptions): Isolation {
     }
   }
 
+  function measureLease(of: IsolationRecord): void {
+    measured = performance.now()
+    keep({ ...of, lease: measuredLease(of.lease, bootClock()) })
+  }
+
   async function watchOnce(): Promise<void> {
     const present = record
     if (present === null) return
@@ -361,22 +369,18 @@ export function createIsolation(options: IsolationOptions): Isolation {
       await end(present, 'command', 'its end was interrupted')
       return
     }
-    const now = bootClock()
-    if (present.stage === 'confirmed' && leaseLeftMs(present.lease, now) === 0) {
+    if (present.stage === 'confirmed' && leaseLeftMs(present.lease, bootClock()) === 0) {
       await end(present, 'lease', 'its lease is over')
       return
     }
-    if (present.lease !== null && performance.now() - measured > MEASURE_EVERY_MS) {
-      measured = performance.now()
-      keep({ ...present, lease: measuredLease(present.lease, now) })
-    }
+    if (present.lease !== null && performance.now() - measured > MEASURE_EVERY_MS) measureLease(present)
     await keepInForce(record ?? present)
   }
 
   /** `now`: whatever was looked at lately. */
   async function keepInForce(present: IsolationRecord, now = false): Promise<FirewallResult> {
     if (firewall.devices().join() !== devices) return await putBack(present, 'a new device is not cut off')
-    if (!now && performance.now() - looked < LOOK_EVERY_MS) return { ok: true }
+    if (!now && performance.now() - looked < lookEveryMs) return { ok: true }
     looked = performance.now()
     const found = await firewall.look()
     if (!found.ok) return found
@@ -432,7 +436,9 @@ export function createIsolation(options: IsolationOptions): Isolation {
           options.changed()
         }),
       ])
-      await inTurn(async () => undefined)
+      await inTurn(async () => {
+        if (record?.stage === 'confirmed' && record.lease !== null) measureLease(record)
+      })
     },
   }
 }
