@@ -16,6 +16,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
+import type { EvidenceFileTarget } from '../../shared/protocol/commands.ts'
 import type { FileSource, UploadOutcome } from '../uplink/files.ts'
 import { type CollectOptions, createCollectAction } from './collect.ts'
 import { createInterlock } from './interlock.ts'
@@ -67,7 +68,7 @@ function collect(options: Partial<CollectOptions> & { bytesMax?: number; freeByt
 
 const request = (path: string, bytesMax = 1024 ** 3) => ({
   commandId: randomBytes(16).toString('hex'),
-  target: { kind: 'evidenceFile' as const, path, pathBytes: null },
+  target: { kind: 'evidenceFile', path, pathBytes: null } as EvidenceFileTarget,
   args: { bytesMax },
 })
 

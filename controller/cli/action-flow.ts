@@ -12,6 +12,7 @@ import { type CommandContext, EXIT, type ExitCode, Failure, usage } from './comm
 import { chooseOperatorKey, openOperatorKey } from './operator-keys.ts'
 import { type CheckedPlan, checkAsAsked, checkPlan, type PlanCheck } from './plan-check.ts'
 import { printable } from './printable.ts'
+import { createProgress } from './progress.ts'
 import { ACTION_COLUMNS, incidentId } from './records.ts'
 
 const WAIT_MS_DEFAULT = 120_000
@@ -294,16 +295,22 @@ export async function follow(context: CommandContext, ids: readonly string[]): P
   const { io, options, note, print } = context
   const untilMs = io.clock() + (options.duration('timeout') ?? WAIT_MS_DEFAULT)
   const told = new Map<string, number>()
+  const progress = createProgress(context)
   for (;;) {
     const actions: Action[] = []
     for (const id of ids) actions.push(await context.client().get(`/actions/${id}`, Action))
     for (const action of actions) {
       for (const step of action.steps.slice(told.get(action.id) ?? 0)) {
+        progress.end()
         note(`${print.moment(step.at)}  ${printable(action.hostName)}  ${stepText(step)}`)
       }
       told.set(action.id, action.steps.length)
+      if (action.progress) progress.update(action.progress.receivedBytes, action.progress.sizeBytes)
     }
-    if (actions.every(({ state }) => state === 'unknown' || FINAL_STATES.has(state))) return actions
+    if (actions.every(({ state }) => state === 'unknown' || FINAL_STATES.has(state))) {
+      progress.end()
+      return actions
+    }
     if (io.clock() >= untilMs) {
       throw new Failure(
         EXIT.waitTimedOut,

@@ -36,6 +36,8 @@ export interface Client {
     schema: Schema,
     body?: unknown,
   ): Promise<Static<Schema>>
+  /** Bytes as they come. The time limit is for each piece of them, not for the whole. */
+  download(path: string, query?: Asked['query']): AsyncGenerator<Uint8Array>
   /** The live changes, one JSON value each, until the signal aborts or the controller closes. */
   stream(path: string, signal: AbortSignal): AsyncGenerator<unknown>
 }
@@ -122,6 +124,27 @@ export function createClient(options: ClientOptions): Client {
     show: (path, schema, query) => call('GET', path, schema, query ? { query } : {}, true),
     get: (path, schema, query) => call('GET', path, schema, query ? { query } : {}),
     send: (method, path, schema, body) => call(method, path, schema, body === undefined ? {} : { body }),
+    async *download(path, query) {
+      const stalled = new AbortController()
+      const limit = setTimeout(
+        () => stalled.abort(new DOMException('no answer', 'TimeoutError')),
+        options.timeoutMs,
+      )
+      try {
+        const signal = AbortSignal.any([options.signal, stalled.signal])
+        const response = await request('GET', path, query ? { query } : {}, signal)
+        if (!response.ok)
+          throw refusal(response.status, parseJson(await readText(response, options)), options)
+        for await (const chunk of response.body ?? []) {
+          limit.refresh()
+          yield chunk
+        }
+      } catch (error) {
+        throw unreachable(error, options)
+      } finally {
+        clearTimeout(limit)
+      }
+    },
     async *stream(path, signal) {
       const response = await request('GET', path, {}, AbortSignal.any([options.signal, signal]))
       if (!response.ok || !response.body)

@@ -9,8 +9,10 @@ import { ACTION_COMMANDS } from './commands/actions.ts'
 import { AUTH_COMMANDS } from './commands/auth.ts'
 import { COMPLETION_COMMANDS } from './commands/completion.ts'
 import { EVENT_COMMANDS } from './commands/events.ts'
+import { FILE_COMMANDS } from './commands/files.ts'
 import { HOST_COMMANDS } from './commands/hosts.ts'
 import { INCIDENT_COMMANDS } from './commands/incidents.ts'
+import { ISOLATION_COMMANDS } from './commands/isolation.ts'
 import { KEY_COMMANDS } from './commands/keys.ts'
 import { PROCESS_COMMANDS } from './commands/processes.ts'
 import { createHome, homeFolder } from './home.ts'
@@ -21,8 +23,10 @@ export const COMMANDS: readonly Command[] = [
   ...AUTH_COMMANDS,
   ...KEY_COMMANDS,
   ...HOST_COMMANDS,
+  ...ISOLATION_COMMANDS,
   ...INCIDENT_COMMANDS,
   ...PROCESS_COMMANDS,
+  ...FILE_COMMANDS,
   ...ACTION_COMMANDS,
   ...EVENT_COMMANDS,
   ...COMPLETION_COMMANDS,

@@ -68,6 +68,7 @@ export function createMemoryActions(options: MemoryActionsOptions): MemoryAction
     list: (filter) =>
       [...actions.values()]
         .filter((action) => filter.state === undefined || action.state === filter.state)
+        .filter(({ action }) => filter.action === undefined || action === filter.action)
         .filter((action) => filter.incidentId === undefined || action.incidentId === filter.incidentId)
         .filter((action) => filter.agentId === undefined || action.agentId === filter.agentId)
         .reverse()

@@ -6,6 +6,7 @@ import { ACTION_STATES, Action, FINAL_STATES } from '../../dispatch/action.ts'
 import { approvePlan, describeTarget, exitOf, follow, stepText } from '../action-flow.ts'
 import { type Command, EXIT, Failure } from '../command.ts'
 import { printable } from '../printable.ts'
+import { progressLine } from '../progress.ts'
 import { ACTION_COLUMNS, findAction, findHost, incidentId, readHosts } from '../records.ts'
 
 const ID = { form: '<id>', summary: 'action id, or its first digits' }
@@ -108,6 +109,9 @@ function actionLines(action: Action, print: Parameters<typeof ACTION_COLUMNS>[0]
     `Incident  ${printable(action.incidentId ?? '-')}`,
     `Asked     by ${printable(action.requestedBy)}, ${print.time(action.createdAt)}, expires ${print.time(action.expiresAt)}`,
     `State     ${action.state}`,
+    ...(action.progress
+      ? [`Received  ${progressLine(action.progress.receivedBytes, action.progress.sizeBytes)}`]
+      : []),
     ...action.steps.map((step) => `  ${print.moment(step.at)}  ${stepText(step)}`),
     ...proofLines(action),
   ]
