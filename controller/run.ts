@@ -2,13 +2,14 @@
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import type { Logger } from '../shared/node/logger.ts'
-import { aborted, runEvery, runTogether } from '../shared/node/loop.ts'
+import { aborted, runTogether } from '../shared/node/loop.ts'
 import { agentFacingTlsOptions } from '../shared/node/tls.ts'
 import { createApi } from './api/app.ts'
 import type { Services } from './api/services.ts'
 import { consoleFiles } from './api/static-files.ts'
 import { createAlerts } from './audit/alerts.ts'
 import { createAuditLog } from './audit/audit-log.ts'
+import { createStorageHealth } from './audit/storage-health.ts'
 import { openControllerAuthority, paths } from './ceremony.ts'
 import type { ControllerSettings } from './config/settings.ts'
 import { createConsumer } from './detect/consumer.ts'
@@ -24,6 +25,7 @@ import { createHostStanding } from './hosts/standing.ts'
 import { createContainment } from './incidents/containment.ts'
 import { createFormation, forgetEndedIncidents } from './incidents/formation.ts'
 import { createIncidentService } from './incidents/incident-service.ts'
+import { createHistoryWatch } from './ingest/history-watch.ts'
 import { createIngest } from './ingest/ingest.ts'
 import { startVerifier } from './ingest/verifier.ts'
 import { createOperators } from './operators/operators.ts'
@@ -38,9 +40,7 @@ import { createChangeFeed } from './state/change-feed.ts'
 import { openState } from './state/state.ts'
 import { openEmbeddedEventStore } from './store/events/embedded-event-store.ts'
 import { eventAt } from './store/events/event-at.ts'
-
-const RETENTION_INTERVAL_MS = 3_600_000
-const DAY_MS = 24 * 3_600_000
+import { keepWithinRetention } from './store/events/retention.ts'
 
 /** Where it can be reached, once it can. */
 export interface Reachable {
@@ -67,6 +67,7 @@ export async function runController(
   const { announce } = changes
   const audit = createAuditLog(state, nowMs)
   const alerts = createAlerts({ state, audit, log: logger, nowMs })
+  const storage = createStorageHealth({ audit, log: logger, nowMs })
 
   const pkiAlert = (alert: PkiAlert) => {
     if (alert.kind === 'clonedIdentity') alerts.raise(alert.kind, alert.agentId, alert.reason)
@@ -112,6 +113,7 @@ export async function runController(
     announce,
     expected: hosts.expected,
     isConnected: hosts.isConnected,
+    noteStorage: storage.note,
     nowMs,
   })
   const standing = createHostStanding({
@@ -138,7 +140,13 @@ export async function runController(
     return { kind: 'keyset' as const, keyset, rootSignature }
   }
   const verifier = startVerifier(logger)
-  const ingest = createIngest({ store, verify: verifier.verify, onAlert: standing.onIngestAlert, logger })
+  const history = createHistoryWatch({ onForked: standing.onForked, noteStorage: storage.note })
+  const ingest = createIngest({
+    store: history.store(store),
+    verify: verifier.verify,
+    onAlert: alerts.raise,
+    logger,
+  })
   const evidence = openEvidence(join(settings.stateFolder, 'evidence'), {
     state,
     alerts,
@@ -155,7 +163,7 @@ export async function runController(
     tlsOptions: () => agentFacingTlsOptions(authority.serverCredentials(), authority.rootPem),
     authorise: registry.authorise,
     keysetVersion: () => keysets.current().version,
-    batches: ingest,
+    batches: history.sink(ingest),
     files: evidence.intake,
     admit: standing.admit,
     onTwins: standing.onTwins,
@@ -237,6 +245,7 @@ export async function runController(
   const services: Services = {
     hosts,
     standing,
+    health: storage,
     enrolment,
     incidents: createIncidentService({ state, store, audit, announce, nowMs }),
     actions: dispatch,
@@ -289,10 +298,7 @@ export async function runController(
         await forgetEndedIncidents(state, nowMs, stop)
       },
       async function retention(stop) {
-        await runEvery(RETENTION_INTERVAL_MS, stop, async () => {
-          const dropped = await store.dropBefore(nowMs() - settings.retentionDays * DAY_MS)
-          if (dropped > 0) logger.info({ files: dropped }, 'event files past their retention were dropped')
-        })
+        await keepWithinRetention({ store, state, audit, settings, folder: files.events, nowMs }, stop)
       },
       async function listeners(stop) {
         const enrolling = await startEnrolmentServer(

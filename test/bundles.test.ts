@@ -47,7 +47,7 @@ test('the bundled controller makes its authority, starts with its store, and sto
   try {
     const { apiUrl } = JSON.parse(readyLine) as { apiUrl: string }
     const health = await fetch(`${apiUrl}/api/v1/health`)
-    expect(await health.json()).toEqual({ status: 'ok' })
+    expect(await health.json()).toEqual({ status: 'ok', problems: [] })
   } finally {
     await program.stop()
   }

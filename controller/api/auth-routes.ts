@@ -25,10 +25,13 @@ export const AUTH_ROUTES: readonly Route[] = [
       path: '/health',
       name: 'health',
       access: 'anyone',
-      summary: 'Says that the controller answers.',
+      summary: 'Says that the controller answers, and whether everything can be stored.',
       response: Health,
     },
-    () => answer({ status: 'ok' as const }),
+    ({ services }) => {
+      const problems = [...services.health.problems()]
+      return answer({ status: problems.length === 0 ? ('ok' as const) : ('failing' as const), problems })
+    },
   ),
   defineRoute(
     {

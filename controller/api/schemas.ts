@@ -72,7 +72,11 @@ export type UserAnswer = Static<typeof UserAnswer>
 export const Users = Closed({ users: Type.Array(UserAnswer) })
 export const NewUser = Closed({ name: Name, role: RoleText, password: Password })
 
-export const Health = Closed({ status: Type.Literal('ok') })
+/** `failing`: something cannot be stored, and agents keep it. `problems` says what, and why. */
+export const Health = Closed({
+  status: Words(['ok', 'failing']),
+  problems: Type.Array(Text(512), { maxItems: 8 }),
+})
 
 export const HOST_STATES = ['connected', 'silent', 'stopped', 'held', 'revoked'] as const
 export const HostAnswer = Closed({

@@ -102,6 +102,11 @@ export interface HostStandingService {
   ): { readonly ok: true } | { readonly ok: false; readonly reason: string }
 }
 
+export interface HealthService {
+  /** What cannot be written at the moment, and why; empty when all is well. */
+  problems(): readonly string[]
+}
+
 export interface EnrolmentService {
   /** A token for one host: `<id>.<secret>.<root pin>`, shown once, valid for `ttlMs` (at most an hour). */
   createToken(by: string, ttlMs: number): { token: string; expiresAt: string; url: string }
@@ -199,6 +204,7 @@ export interface KeysetService {
 export interface Services {
   readonly hosts: HostService
   readonly standing: HostStandingService
+  readonly health: HealthService
   readonly enrolment: EnrolmentService
   readonly incidents: IncidentService
   readonly actions: ActionService

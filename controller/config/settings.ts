@@ -95,6 +95,14 @@ export const CONTROLLER_SETTINGS = {
     fallback: 30,
     summary: 'Days that events are kept; whole files are dropped.',
   },
+  retentionBytesMax: {
+    type: 'number',
+    minimum: 64 * 1024 ** 2,
+    maximum: Number.MAX_SAFE_INTEGER,
+    environment: 'CORDON_CONTROLLER_RETENTION_BYTES_MAX',
+    fallback: null,
+    summary: 'Bytes that the events may take: above it the oldest whole files are dropped, however young.',
+  },
 } as const satisfies SettingTable
 
 export type ControllerSettings = Settings<typeof CONTROLLER_SETTINGS>

@@ -120,7 +120,16 @@ function admit(request: IncomingMessage, options: FrontDoorOptions): Admission {
   const peer = peerIdentity(request.socket)
   if (!peer.ok) return refused('403 Forbidden', peer.reason)
   const { agentId, certificateFingerprint } = peer.identity
-  const standing = options.authorise(certificateFingerprint, agentId)
+  let standing: ReturnType<Authorise>
+  try {
+    standing = options.authorise(certificateFingerprint, agentId)
+  } catch (error) {
+    // It writes when it sees a certificate for the first time, which a full disk does not take.
+    options.logger.error({ error: String(error) }, 'a certificate could not be looked up')
+    return refused('503 Service Unavailable', 'the controller cannot store anything', [
+      `Retry-After: ${RETRY_AFTER_SECONDS}`,
+    ])
+  }
   // One that is held is let in to be told so.
   if (standing !== 'ok' && standing !== 'held') {
     return refused('403 Forbidden', `the certificate of agent ${agentId} is ${standing}`)

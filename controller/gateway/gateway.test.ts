@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import type { Credentials } from '../../shared/node/tls.ts'
+import { ISOLATION_OFF } from '../../shared/protocol/testing/isolation-off.ts'
 import { createSampleStream, sampleAgentId } from '../store/events/testing/sample-stream.ts'
 import {
   connectAgent,
@@ -16,7 +17,6 @@ import {
   type TestPki,
   tlsOptionsOf,
 } from './testing/test-fleet.ts'
-import { ISOLATION_OFF } from '../../shared/protocol/testing/isolation-off.ts'
 
 const agentId = sampleAgentId(1)
 const shortId = agentId.slice(0, 8)

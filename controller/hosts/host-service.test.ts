@@ -1,12 +1,12 @@
 import { expect, test } from 'vitest'
 import type { AgentMessage } from '../../shared/protocol/messages.ts'
+import { ISOLATION_OFF } from '../../shared/protocol/testing/isolation-off.ts'
 import type { Change } from '../api/services.ts'
 import { createAuditLog } from '../audit/audit-log.ts'
 import { HOST_A, HOST_B, NOW_MS } from '../correlate/testing/findings.ts'
 import { openState } from '../state/state.ts'
 import { openTemporaryState } from '../state/testing/temporary-state.ts'
 import { createHosts } from './host-service.ts'
-import { ISOLATION_OFF } from '../../shared/protocol/testing/isolation-off.ts'
 
 const inventory = (hostName: string) => ({
   hostName,

@@ -5,6 +5,7 @@
 import type { EventOf } from '../../shared/events/event.ts'
 import type { AgentMessage, Inventory } from '../../shared/protocol/messages.ts'
 import type { AuditLog, Change, Host, HostService } from '../api/services.ts'
+import { whenItCan } from '../state/database-failure.ts'
 import type { HostRow } from '../state/hosts-table.ts'
 import type { Silence } from '../state/silences-table.ts'
 import type { State } from '../state/state.ts'
@@ -123,17 +124,22 @@ export function createHosts(dependencies: HostDependencies): Hosts {
     connected(agentId, hello) {
       connections.set(agentId, (connections.get(agentId) ?? 0) + 1)
       const { agentVersion, bootId } = hello
-      state.run(() => keep(agentId, hello.inventory, { agentVersion, bootId, seen: true }))
+      // One that was heard of before may come in while nothing can be written: what it has waits with it.
+      const isKept = whenItCan(() =>
+        state.run(() => keep(agentId, hello.inventory, { agentVersion, bootId, seen: true })),
+      )
+      if (!isKept) announce({ kind: 'host', id: agentId })
     },
     disconnected(agentId) {
       const left = (connections.get(agentId) ?? 0) - 1
       if (left > 0) connections.set(agentId, left)
       else connections.delete(agentId)
-      state.hosts.seen(agentId, nowMs())
+      // Of use to people alone: a full disk must not keep the rest from being told.
+      whenItCan(() => state.hosts.seen(agentId, nowMs()))
       changed(agentId)
     },
     status(agentId, status) {
-      state.hosts.status(agentId, JSON.stringify(status), nowMs())
+      whenItCan(() => state.hosts.status(agentId, JSON.stringify(status), nowMs()))
       changed(agentId)
     },
     agentStarted(agentId, event) {

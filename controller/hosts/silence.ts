@@ -9,6 +9,7 @@ import { pause } from '../../shared/node/loop.ts'
 import { BACKOFF_MAX_MS } from '../../shared/protocol/limits.ts'
 import type { Change } from '../api/services.ts'
 import type { Alerts } from '../audit/alerts.ts'
+import { isDatabaseFailure } from '../state/database-failure.ts'
 import type { State } from '../state/state.ts'
 
 /** Of the 90 s: the rest is for the check and for the ping that may have been on its way. */
@@ -24,6 +25,8 @@ export interface SilenceOptions {
   /** Agents that were connected once and may be again: not the revoked ones, and not those that are held. */
   readonly expected: () => readonly { readonly agentId: string; readonly lastSeenMs: number }[]
   readonly isConnected: (agentId: string) => boolean
+  /** How the last write ended. */
+  readonly noteStorage?: (part: 'state', cause: unknown) => void
   readonly nowMs: () => number
   readonly monotonic?: () => number
   readonly silenceMs?: number
@@ -40,14 +43,23 @@ export interface SilenceWatch {
   run(signal: AbortSignal): Promise<void>
 }
 
+interface Due {
+  /** On the monotonic clock. */
+  readonly dueMs: number
+  readonly sinceMs: number
+  readonly farewell: string | null
+}
+
 export function createSilenceWatch(options: SilenceOptions): SilenceWatch {
   const { state, alerts, announce, isConnected, nowMs } = options
   const { silences } = state
   const monotonic = options.monotonic ?? (() => performance.now())
   const silenceMs = options.silenceMs ?? SILENCE_MS
   const checkIntervalMs = options.checkIntervalMs ?? CHECK_INTERVAL_MS
-  /** When the alert of a host is due, on the monotonic clock; no entry once it was raised. */
-  const due = new Map<string, number>()
+  /** No entry once its alert was raised. In memory too, because a full disk hides no silence. */
+  const due = new Map<string, Due>()
+  /** Those that came back, until that is on disk. */
+  const returned = new Set<string>()
   const farewells = new Map<string, string>()
 
   const raise = (kind: string, agentId: string, detail: string) => {
@@ -55,7 +67,8 @@ export function createSilenceWatch(options: SilenceOptions): SilenceWatch {
     state.afterCommit(() => announce({ kind: 'host', id: agentId }))
   }
 
-  const tell = (agentId: string) => {
+  const tell = (agentId: string, { sinceMs, farewell }: Due) => {
+    silences.begin(agentId, sinceMs, farewell)
     const silence = silences.get(agentId)
     if (!silence || silence.toldMs !== null) return
     silences.told(agentId, nowMs())
@@ -78,29 +91,14 @@ export function createSilenceWatch(options: SilenceOptions): SilenceWatch {
       }
       silences.alive(startedMs)
     })
-    for (const { agentId, toldMs } of silences.list()) {
-      if (toldMs === null && !isConnected(agentId)) due.set(agentId, monotonic() + graceMs)
+    for (const { agentId, toldMs, sinceMs, farewell } of silences.list()) {
+      if (toldMs !== null || isConnected(agentId)) continue
+      due.set(agentId, { dueMs: monotonic() + graceMs, sinceMs, farewell })
     }
   }
 
-  const check = () => {
-    const nowMonotonic = monotonic()
-    const late = [...due].filter(([, dueMs]) => dueMs <= nowMonotonic).map(([agentId]) => agentId)
-    const expected = late.length === 0 ? null : new Set(options.expected().map(({ agentId }) => agentId))
-    state.run(() => {
-      silences.alive(nowMs())
-      for (const agentId of late) {
-        if (expected?.has(agentId) && !isConnected(agentId)) tell(agentId)
-        else if (!expected?.has(agentId)) silences.end(agentId)
-      }
-    })
-    for (const agentId of late) due.delete(agentId)
-  }
-
-  return {
-    connected(agentId) {
-      due.delete(agentId)
-      farewells.delete(agentId)
+  const welcomeBack = () => {
+    for (const agentId of returned) {
       state.run(() => {
         const silence = silences.get(agentId)
         if (!silence) return
@@ -108,6 +106,42 @@ export function createSilenceWatch(options: SilenceOptions): SilenceWatch {
         if (silence.toldMs === null) return
         raise('hostBack', agentId, `is back after ${lengthOf(nowMs() - silence.sinceMs)}`)
       })
+      returned.delete(agentId)
+    }
+  }
+
+  const check = () => {
+    welcomeBack()
+    const nowMonotonic = monotonic()
+    const late = [...due].filter(([, { dueMs }]) => dueMs <= nowMonotonic)
+    const expected = late.length === 0 ? null : new Set(options.expected().map(({ agentId }) => agentId))
+    state.run(() => {
+      silences.alive(nowMs())
+      for (const [agentId, entry] of late) {
+        if (expected?.has(agentId) && !isConnected(agentId)) tell(agentId, entry)
+        else if (!expected?.has(agentId)) silences.end(agentId)
+      }
+    })
+    for (const [agentId] of late) due.delete(agentId)
+  }
+
+  /** A database that takes nothing right now is met at the next check: what is due stays due. */
+  const tryTo = (work: () => void) => {
+    try {
+      work()
+      options.noteStorage?.('state', null)
+    } catch (error) {
+      if (!isDatabaseFailure(error)) throw error
+      options.noteStorage?.('state', error)
+    }
+  }
+
+  return {
+    connected(agentId) {
+      due.delete(agentId)
+      farewells.delete(agentId)
+      returned.add(agentId)
+      tryTo(welcomeBack)
     },
     farewell(agentId, reason) {
       farewells.set(agentId, reason)
@@ -116,31 +150,23 @@ export function createSilenceWatch(options: SilenceOptions): SilenceWatch {
       if (isConnected(agentId)) return
       const farewell = farewells.get(agentId) ?? null
       farewells.delete(agentId)
-      due.set(agentId, monotonic() - quietMs + silenceMs)
-      silences.begin(agentId, Math.round(nowMs() - quietMs), farewell)
+      const sinceMs = Math.round(nowMs() - quietMs)
+      due.set(agentId, { dueMs: monotonic() - quietMs + silenceMs, sinceMs, farewell })
+      tryTo(() => silences.begin(agentId, sinceMs, farewell))
     },
     async run(signal) {
-      takeUp()
+      tryTo(takeUp)
       let lastMs = monotonic()
       while (!signal.aborted) {
         await pause(checkIntervalMs, signal)
         const lateMs = monotonic() - lastMs - checkIntervalMs
         lastMs = monotonic()
         if (lateMs > FROZEN_MS) {
-          for (const [agentId, dueMs] of due) due.set(agentId, dueMs + lateMs)
+          for (const [agentId, entry] of due) due.set(agentId, { ...entry, dueMs: entry.dueMs + lateMs })
         }
         if (!signal.aborted) tryTo(check)
       }
     },
-  }
-}
-
-/** A database that takes nothing right now is met at the next check: what is due stays due. */
-function tryTo(check: () => void): void {
-  try {
-    check()
-  } catch (error) {
-    if (!(error instanceof Error && 'code' in error && String(error.code).startsWith('SQLITE_'))) throw error
   }
 }
 

@@ -13,8 +13,8 @@ const HELD_RETRY_AFTER_MS = 60_000
 export interface HostStanding extends HostStandingService {
   readonly admit: Admit
   onTwins(agentId: string, twins: readonly Twin[], how: string): void
-  /** What ingest found; two histories of one stream hold the agent. */
-  onIngestAlert(kind: string, agentId: string, detail: string): void
+  /** Two histories of one stream go on side by side. */
+  onForked(agentId: string, detail: string): void
   onRenewalAsked(renewal: PendingRenewal): void
 }
 
@@ -59,9 +59,9 @@ export function createHostStanding(dependencies: {
       holds.hold(agentId, how)
       for (const twin of twins) holds.note(agentId, twin)
     },
-    onIngestAlert(kind, agentId, detail) {
-      alerts.raise(kind, agentId, detail)
-      if (kind === 'historyForked') holds.hold(agentId, 'two histories of its events go on side by side')
+    onForked(agentId, detail) {
+      alerts.raise('historyForked', agentId, detail)
+      holds.hold(agentId, 'two histories of its events go on side by side')
     },
     onRenewalAsked({ agentId, address, expiredAtMs }) {
       const expired = new Date(expiredAtMs).toISOString()

@@ -13,6 +13,7 @@ import {
 } from '../correlate/correlate.ts'
 import type { Finding } from '../correlate/finding.ts'
 import { clipped, severityRank, titleOf } from '../correlate/words.ts'
+import { whenItCan } from '../state/database-failure.ts'
 import type { DetectionRow } from '../state/detections-table.ts'
 import type { State } from '../state/state.ts'
 import { wasCovered } from './containment.ts'
@@ -129,7 +130,10 @@ export async function forgetEndedIncidents(
   nowMs: () => number,
   signal: AbortSignal,
 ): Promise<void> {
-  await runEvery(PURGE_INTERVAL_MS, signal, () => state.groupingKeys.purge(nowMs() - GROUPING_WINDOW_MS))
+  await runEvery(PURGE_INTERVAL_MS, signal, () => {
+    // On a full disk nothing can be forgotten; the next time it may.
+    whenItCan(() => state.groupingKeys.purge(nowMs() - GROUPING_WINDOW_MS))
+  })
 }
 
 function effectOf(number: number, finding: Finding) {

@@ -26,7 +26,7 @@ const BLIND_BEFORE_MS = 3_600_000
 const AGENT_ACTIONS = ['gap', 'tamper', 'agent-stopped', 'agent-started', 'sensor-changed'] as const
 
 export interface TimelineSources {
-  readonly state: Pick<State, 'detections' | 'actions' | 'incidentEntries' | 'incidents'>
+  readonly state: Pick<State, 'detections' | 'actions' | 'incidentEntries' | 'incidents' | 'retention'>
   readonly store: Pick<EventStore, 'query'>
 }
 
@@ -49,6 +49,7 @@ export async function buildTimeline(
     })),
   ]
   const seen = [
+    ...droppedEntry(state.retention.fromMs(), incident.started_ms),
     ...(await suspectEntries(store, detections)),
     ...(await agentEntries(store, state.incidents.hosts(incident.number), incident.started_ms)),
   ]
@@ -56,6 +57,15 @@ export async function buildTimeline(
   const kept = own.slice(0, ENTRIES_MAX)
   kept.push(...seen.slice(0, Math.max(0, ENTRIES_MAX - kept.length)))
   return kept.sort((a, b) => (a.at < b.at ? -1 : a.at > b.at ? 1 : 0))
+}
+
+/** Events of the incident that retention has dropped: what the timeline cannot show is told in it. */
+function droppedEntry(fromMs: number | null, startedMs: number): readonly TimelineEntry[] {
+  if (fromMs === null || fromMs <= startedMs) return []
+  const summary =
+    'Events that arrived before then are not kept any more: only what became part of the incident is shown'
+  const [at, until] = [timestamp(startedMs), timestamp(fromMs)]
+  return [{ at, kind: 'blind', hostName: null, summary, reference: null, until }]
 }
 
 function detectionEntry(row: DetectionRow): TimelineEntry {

@@ -6,16 +6,16 @@
  * chain, there is a second host. Marks are in memory: after a restart the next divergence makes them anew.
  */
 import type { EventClass } from '../../shared/events/event.ts'
-import type { AppendResult, EventStore, IncomingBatch } from '../store/event-store.ts'
-import type { Hello, Ingest } from './ingest.ts'
+import type { AppendResult, IncomingBatch } from '../store/event-store.ts'
+import type { Ingest, IngestOptions } from './ingest.ts'
 
 const MARKS_MAX = 10_000
 
 export interface HistoryWatch {
   /** The store, with its answers looked at. */
-  watched<Store extends Pick<EventStore, 'append'>>(store: Store): Store
-  /** What a hello says, held against what is stored. */
-  greeted(agentId: string, hello: Hello, opened: Awaited<ReturnType<Ingest['open']>>): void
+  store(store: IngestOptions['store']): IngestOptions['store']
+  /** Ingest, with what a hello says held against what is stored. */
+  sink(ingest: Ingest): Ingest
 }
 
 export function createHistoryWatch(options: {
@@ -50,21 +50,27 @@ export function createHistoryWatch(options: {
   }
 
   return {
-    watched(store) {
-      const append = async (batch: IncomingBatch): Promise<AppendResult> => {
+    store: ({ append, watermarks, streams }) => ({
+      watermarks,
+      streams,
+      async append(batch) {
         const { agentId, streamId, class: eventClass } = batch
-        const result = await store.append(batch)
+        const result = await append(batch)
         look({ agentId, streamId, class: eventClass }, result)
         return result
-      }
-      return { ...store, append }
-    },
-    greeted(agentId, hello, { watermarks }) {
-      for (const { class: eventClass, sequence } of watermarks) {
-        const last = hello.watermarks.find((one) => one.class === eventClass)?.last ?? 0
-        if (sequence > last) mark(keyOf(agentId, hello.streamId, eventClass), sequence + 1)
-      }
-    },
+      },
+    }),
+    sink: (ingest) => ({
+      take: ingest.take,
+      async open(agentId, hello) {
+        const opened = await ingest.open(agentId, hello)
+        for (const { class: eventClass, sequence } of opened.watermarks) {
+          const last = hello.watermarks.find((one) => one.class === eventClass)?.last ?? 0
+          if (sequence > last) mark(keyOf(agentId, hello.streamId, eventClass), sequence + 1)
+        }
+        return opened
+      },
+    }),
   }
 }
 

@@ -4,6 +4,7 @@
  */
 import { createHash, randomBytes } from 'node:crypto'
 import type { Sqlite } from '../../shared/node/sqlite.ts'
+import { whenItCan } from '../state/database-failure.ts'
 import type { Role } from './role.ts'
 
 export const SESSION_ABSOLUTE_MS = 12 * 3_600_000
@@ -75,7 +76,8 @@ export function createSessionStore(db: Sqlite, clock: () => number) {
         remove.run(hash)
         return undefined
       }
-      if (nowMs - row.seen_ms >= SEEN_STEP_MS) seen.run(nowMs, hash)
+      // Who is signed in can still look while the disk is full.
+      if (nowMs - row.seen_ms >= SEEN_STEP_MS) whenItCan(() => seen.run(nowMs, hash))
       return describe(token, row)
     },
     end(token: string): void {

@@ -258,4 +258,11 @@ CREATE TABLE break_glass (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX break_glass_agent ON break_glass (agent_id, created_ms);
 `,
+  `
+-- From when on events are kept: files of before were dropped.
+CREATE TABLE retention (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  from_ms INTEGER NOT NULL
+) STRICT;
+`,
 ]

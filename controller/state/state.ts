@@ -16,13 +16,15 @@ import { createIncidentEntriesTable, type IncidentEntriesTable } from './inciden
 import { createIncidentsTable, type IncidentsTable } from './incidents-table.ts'
 import { createIntentsTable, type IntentsTable } from './intents-table.ts'
 import { STATE_MIGRATIONS } from './migrations.ts'
-import { createSilencesTable, type SilencesTable } from './silences-table.ts'
 import { createRestorationTable, type RestorationTable } from './restoration-table.ts'
+import { createRetentionTable, type RetentionTable } from './retention-table.ts'
+import { createSilencesTable, type SilencesTable } from './silences-table.ts'
 import { createTransactions, type Transactions } from './transactions.ts'
 
 export interface State extends Transactions {
   readonly hosts: HostsTable
   readonly silences: SilencesTable
+  readonly retention: RetentionTable
   readonly incidents: IncidentsTable
   readonly incidentEntries: IncidentEntriesTable
   readonly detections: DetectionsTable
@@ -48,6 +50,7 @@ export function openState(path: string): State {
     ...createTransactions(db),
     hosts: createHostsTable(db),
     silences: createSilencesTable(db),
+    retention: createRetentionTable(db),
     incidents: createIncidentsTable(db),
     incidentEntries: createIncidentEntriesTable(db),
     detections: createDetectionsTable(db),

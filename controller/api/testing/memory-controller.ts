@@ -117,6 +117,7 @@ function createWorld() {
       get: (id) => hosts.find(({ agentId }) => agentId === id),
       revoke: (id) => hosts.some(({ agentId }) => agentId === id),
     },
+    health: { problems: () => [] },
     standing: {
       contenders: () => [],
       readmit: (_id, bootId) => (bootId === null ? 'readmitted' : 'unknownBoot'),
