@@ -31,6 +31,15 @@ function corrupt(hour: string): void {
   writeSync(fd, Buffer.alloc(200_000, 0xa5), 0, 200_000, 0)
 }
 
+function isSealed(hour: string): boolean {
+  const db = openEventFile({ folder, hour }, 'read')
+  try {
+    return db.prepare('SELECT sealed FROM file').pluck().get() === 1
+  } finally {
+    db.close()
+  }
+}
+
 beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), 'cordon-events-'))
   store = await open()
@@ -148,6 +157,38 @@ test('files follow the hour of arrival, and streams go on over them', async () =
   expect(await store.append(stream.batch(31, 5, START_MS + 4 * HOUR_MS))).toMatchObject({ sequence: 35 })
   expect(sequences(await all())).toEqual(Array.from({ length: 35 }, (_, index) => index + 1))
   expect(await store.counts()).toEqual([{ class: 2, rows: 35 }])
+})
+
+test('an hour with many events has several files, in order, and each closed one gets its indexes', async () => {
+  await store.close()
+  const openSmall = () => openEmbeddedEventStore({ folder, logger: createSilentLogger(), fileRowsMax: 20 })
+  store = await openSmall()
+  const stream = createSampleStream(agentId)
+  for (let first = 1; first <= 41; first += 10) await store.append(stream.batch(first, 10))
+  await store.close()
+  store = await openSmall()
+  expect(await store.append(stream.batch(31, 30))).toMatchObject({
+    kind: 'stored',
+    duplicates: 20,
+    sequence: 60,
+  })
+  await store.append(stream.batch(61, 10, START_MS + HOUR_MS))
+  await store.append(stream.batch(71, 10, START_MS))
+  const files = ['20260101T10', '20260101T10p0001', '20260101T10p0002', '20260101T11']
+  const names = readdirSync(folder).filter((name) => name.endsWith('.db'))
+  expect(names.sort()).toEqual(files.map((hour) => `events-${hour}.db`))
+  const events = await all()
+  expect(sequences(events)).toEqual(Array.from({ length: 80 }, (_, index) => index + 1))
+  expect(events.map(({ cursor }) => cursor)).toEqual(events.map(({ cursor }) => cursor).sort())
+  for (let at = 0; at < 80; at += 7) {
+    expect(sequences(await store.readAfter(events[at]?.cursor ?? '', 3))).toEqual(
+      [at + 2, at + 3, at + 4].filter((sequence) => sequence <= 80),
+    )
+  }
+  const mine = { agentId, limit: 100, order: 'descending', after: events[45]?.cursor ?? '' } as const
+  expect(sequences(await store.query(mine))).toEqual(Array.from({ length: 45 }, (_, index) => 45 - index))
+  await expect.poll(() => files.slice(0, 3).every((hour) => isSealed(hour)), { timeout: 20_000 }).toBe(true)
+  expect(sequences(await store.query(mine))).toEqual(Array.from({ length: 45 }, (_, index) => 45 - index))
 })
 
 test('a clock that goes back does not break the order of arrival', async () => {

@@ -1,5 +1,5 @@
 /**
- * The event store that needs nothing installed: hourly SQLite files, a worker thread that writes, one that
+ * The event store that needs nothing installed: SQLite files by hour and rows, a worker thread that writes, one that
  * reads for the consumers, one that answers queries, and one that builds the indexes of closed files. The
  * main thread never waits for SQLite.
  */
@@ -25,6 +25,8 @@ export interface EmbeddedEventStoreOptions {
   readonly folder: string
   readonly logger: Logger
   readonly queryBudgetMs?: number
+  /** Rows after which the writer begins a new file. */
+  readonly fileRowsMax?: number
 }
 
 export interface EmbeddedEventStore extends EventStore, TailSource {
@@ -49,7 +51,12 @@ export async function openEmbeddedEventStore(
   const sealing = createSealing(() => start('sealer'), options.logger)
   const start = (role: WorkerRole): WorkerClient =>
     createWorkerClient({
-      worker: startStoreWorker({ role, folder: options.folder, groupMs: GROUP_MS }),
+      worker: startStoreWorker({
+        role,
+        folder: options.folder,
+        groupMs: GROUP_MS,
+        ...(options.fileRowsMax === undefined ? {} : { fileRowsMax: options.fileRowsMax }),
+      }),
       logger: options.logger,
       onRolled: (hour) => sealing.add(hour),
       onDied: (cause) => (role === 'sealer' ? undefined : died.reject(cause)),

@@ -46,12 +46,11 @@ export function createEventInserter(db: Sqlite): EventInserter {
 
     const addRow = (values: (ColumnValue | Uint8Array)[], row: number): void => {
       const end = offset + (packed.lengths[row] ?? 0)
-      const [timeMs, action, ...looked] = columns.slice(
-        row * COLUMNS_PER_EVENT,
-        (row + 1) * COLUMNS_PER_EVENT,
-      )
+      const at = row * COLUMNS_PER_EVENT
       values.push(place.firstEvent + row - skip, place.batch, place.agent)
-      values.push(timeMs ?? null, actionId(String(action)), ...looked, packed.bodies.subarray(offset, end))
+      values.push(columns[at] ?? null, actionId(String(columns[at + 1])))
+      for (let column = 2; column < COLUMNS_PER_EVENT; column += 1) values.push(columns[at + column] ?? null)
+      values.push(packed.bodies.subarray(offset, end))
       offset = end
     }
 

@@ -11,6 +11,7 @@ export interface OpenFile {
   /** Id of the newest event, or the one before the file's first. */
   lastEvent: number
   lastBatch: number
+  rows(): number
   /** Writes the rows from index `skip` on and the stream's new watermark, inside a transaction. */
   write(packed: PackedBatch, skip: number, stream: StreamState, previousHash: Buffer): void
 }
@@ -56,6 +57,7 @@ function prepare(db: Sqlite, hour: FileHour): OpenFile {
     db,
     lastEvent: typeof newest === 'number' ? newest : firstEvent - 1,
     lastBatch: Number(db.prepare('SELECT coalesce(max(id), 0) FROM batch').pluck().get()),
+    rows: () => file.lastEvent - firstEvent + 1,
     write(packed, skip, stream, previousHash) {
       const rows = packed.lengths.length - skip
       const batch = file.lastBatch + 1

@@ -19,8 +19,8 @@ import type { ClassCount, PackedRow, SearchAnswer, SearchRequest, WorkerLog } fr
 const OPEN_FILES_MAX = 16
 /** Body characters of one answer: the main thread holds them all at once. */
 const ANSWER_CHARACTERS_MAX = 32 * 1024 * 1024
-/** Rows looked at between two looks at the clock. */
-const ROWS_PER_CLOCK_LOOK = 256
+/** Calls of `within_budget`, one per 64 rows, between two looks at the clock. */
+const CALLS_PER_CLOCK_LOOK = 4
 
 export interface ReaderOptions {
   readonly folder: string
@@ -60,13 +60,15 @@ export function createEventReader(options: ReaderOptions): EventReader {
   const { folder, log } = options
   // In order of use: the first is the one to close.
   const files = new Map<FileHour, ReadFile>()
+  /** Of files whose connection was let go as well: a query need not open each one to leave it out. */
+  const sealedFacts = new Map<FileHour, { readonly inode: number; readonly facts: FileFacts }>()
   let deadline = Number.POSITIVE_INFINITY
-  let rowsUntilLook = ROWS_PER_CLOCK_LOOK
+  let callsUntilLook = CALLS_PER_CLOCK_LOOK
 
   const withinBudget = (): number => {
-    rowsUntilLook -= 1
-    if (rowsUntilLook > 0) return 1
-    rowsUntilLook = ROWS_PER_CLOCK_LOOK
+    callsUntilLook -= 1
+    if (callsUntilLook > 0) return 1
+    callsUntilLook = CALLS_PER_CLOCK_LOOK
     if (performance.now() > deadline) throw new BudgetSpent('the time for this query is up')
     return 1
   }
@@ -96,6 +98,7 @@ export function createEventReader(options: ReaderOptions): EventReader {
       db.function('within_budget', { varargs: false, deterministic: false }, (_id: unknown) => withinBudget())
       const opened = { db, inode, facts: readFacts(db) }
       files.set(hour, opened)
+      if (opened.facts.sealed) sealedFacts.set(hour, opened)
       const oldest = files.keys().next().value
       if (files.size > OPEN_FILES_MAX && oldest !== undefined) drop(oldest)
       return opened
@@ -103,6 +106,12 @@ export function createEventReader(options: ReaderOptions): EventReader {
       db.close()
       throw error
     }
+  }
+
+  const isKnownOutside = (hour: FileHour, query: EventQuery): boolean => {
+    const known = sealedFacts.get(hour)
+    if (!known || !isOutside(query, known.facts)) return false
+    return statSync(eventFilePath(folder, hour), { throwIfNoEntry: false })?.ino === known.inode
   }
 
   /** Runs `read` on a file. One that cannot be read is told and left out: the others still answer. */
@@ -153,6 +162,7 @@ export function createEventReader(options: ReaderOptions): EventReader {
     for (const hour of hours) {
       if (!wanted || left <= 0) return
       if (start && (descending ? hour > start.hour : hour < start.hour)) continue
+      if (isKnownOutside(hour, query)) continue
       const fromId = start?.hour === hour ? start.id : null
       onFile(hour, (file) => {
         if (isOutside(query, file.facts)) return
@@ -211,7 +221,10 @@ export function createEventReader(options: ReaderOptions): EventReader {
       return [...byClass].sort(([a], [b]) => a - b).map(([eventClass, rows]) => ({ class: eventClass, rows }))
     },
     forget(hours) {
-      for (const hour of hours) drop(hour)
+      for (const hour of hours) {
+        drop(hour)
+        sealedFacts.delete(hour)
+      }
     },
     close() {
       for (const hour of [...files.keys()]) drop(hour)

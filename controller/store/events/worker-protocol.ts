@@ -91,6 +91,7 @@ export interface WorkerOptions {
   readonly role: WorkerRole
   readonly folder: string
   readonly groupMs: number
+  readonly fileRowsMax?: number
 }
 
 export type WorkerLog = (

@@ -1,5 +1,5 @@
 /**
- * Writes batches into the hourly files, exactly once each. Runs in a worker thread of its own; everything here
+ * Writes batches into the files, exactly once each. Runs in a worker thread of its own; everything here
  * is synchronous, so the watermarks in memory and on disk move together.
  */
 import { existsSync, rmSync } from 'node:fs'
@@ -14,6 +14,7 @@ import {
   isCorruption,
   isSealed,
   listHours,
+  nextPart,
   openEventFile,
   setAside,
 } from './event-file.ts'
@@ -24,10 +25,14 @@ import type { PackedBatch, PackedResult, WorkerLog } from './worker-protocol.ts'
 
 /** Rows in one transaction, so that no acknowledgement waits for an endless group. */
 const GROUP_ROWS_MAX = 20_000
+/** Rows of a file, about 150 MB: what has no indexes yet is searched in some tenths of a second. */
+const FILE_ROWS_MAX = 250_000
 
 export interface WriterOptions {
   readonly folder: string
   readonly log: WorkerLog
+  /** After so many rows the next batch begins a new file; 250,000 unless said. */
+  readonly fileRowsMax?: number
   /** Called after a file was closed for good. */
   readonly onRolled: (hour: FileHour) => void
 }
@@ -48,6 +53,7 @@ export interface EventWriter {
 
 export function createEventWriter(options: WriterOptions): EventWriter {
   const { folder, log } = options
+  const fileRowsMax = options.fileRowsMax ?? FILE_ROWS_MAX
   let { file, table } = openNewest(options)
 
   const open = (hour: FileHour): OpenFile => openForWriting({ folder, hour }, () => table)
@@ -68,7 +74,9 @@ export function createEventWriter(options: WriterOptions): EventWriter {
   /** The file for a batch that arrived at `ms`: never an earlier one than the newest, however clocks jump. */
   const hourFor = (ms: number): FileHour => {
     const hour = fileHourOf(ms)
-    return file && file.hour > hour ? file.hour : hour
+    if (!file) return hour
+    if (hour > file.hour) return hour
+    return file.rows() >= fileRowsMax ? nextPart(file.hour) : file.hour
   }
 
   const storedHash = (into: OpenFile, stream: StreamState, sequence: number) => {
