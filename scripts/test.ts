@@ -6,7 +6,13 @@ import { spawn } from 'node:child_process'
 import { mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { buildNative } from './build-native.ts'
-import { COMPILER, CONNECTION_LISTING, ensureSystemPrograms } from './setup/system-packages.ts'
+import {
+  BROWSER,
+  COMPILER,
+  CONNECTION_LISTING,
+  ensureSystemPrograms,
+  FIREWALL,
+} from './setup/system-packages.ts'
 
 const root = join(import.meta.dirname, '..')
 const resultsPath = join(root, 'build', 'test-results.json')
@@ -14,7 +20,7 @@ const long = process.argv.includes('--long')
 const rest = process.argv.slice(2).filter((argument) => argument !== '--long')
 
 const say = (line: string) => console.error(`cordon: ${line}`)
-const system = ensureSystemPrograms([...COMPILER, ...CONNECTION_LISTING], say)
+const system = ensureSystemPrograms([...COMPILER, ...CONNECTION_LISTING, ...FIREWALL, ...BROWSER], say)
 if (system.kind === 'missing') say(system.mend)
 const native = buildNative()
 if (native.kind === 'failed') say(`the kernel sensors are not built: ${native.reason}`)

@@ -147,7 +147,7 @@ export function controllerEnvironment(
 }
 
 /** Root, issuers and keyset on the first start; further operators as they are asked for. */
-async function ensureOperators(
+export async function ensureOperators(
   folders: Folders,
   environment: Record<string, string>,
   options: DeploymentOptions,

@@ -25,6 +25,7 @@ export interface Operator {
     schema: Schema,
     query?: Readonly<Record<string, string | number | undefined>>,
   ): Promise<Static<Schema>>
+  send<Schema extends TSchema>(path: string, schema: Schema, body: object): Promise<Static<Schema>>
   /** Plans, checks what came back, signs and approves. Returns the actions, which are on their way. */
   act(request: ActionRequest): Promise<readonly Action[]>
   actions(incidentId: string): Promise<readonly Action[]>
@@ -75,6 +76,7 @@ export async function signIn(options: OperatorOptions): Promise<Operator> {
 
   return {
     get: (path, schema, query) => client.get(path, schema, query),
+    send: (path, schema, body) => client.send('POST', path, schema, body),
     async act(request) {
       const plan = await client.send('POST', '/actions', ActionPlan, request)
       if (plan.signaturesNeeded === 0) return plan.actions

@@ -33,16 +33,24 @@ export interface StartOptions {
   readonly readyTimeoutMs: number
   /** Arguments of Node itself. The program ends by itself when its standard input closes: no orphans. */
   readonly nodeArgs?: readonly string[]
+  /** A program that runs it somewhere else and becomes it, such as `ip netns exec NAME`. */
+  readonly within?: readonly string[]
 }
 
 /** Starts a program and waits until it is ready. Rejects with its last words when it is not. */
 export async function startProgram(options: StartOptions): Promise<{ program: Program; readyLine: string }> {
   const log = openSync(options.logPath, 'a', 0o600)
-  const child = spawn(
-    process.execPath,
-    [...NODE_FLAGS, ...(options.nodeArgs ?? []), join(ROOT, options.script), ...options.args],
-    { stdio: ['pipe', 'pipe', log], env: { ...process.env, ...options.environment }, detached: true },
-  )
+  const nodeArgs = [...NODE_FLAGS, ...(options.nodeArgs ?? [])]
+  const [command, args] = commandLine(options.within, [
+    ...nodeArgs,
+    join(ROOT, options.script),
+    ...options.args,
+  ])
+  const child = spawn(command, args, {
+    stdio: ['pipe', 'pipe', log],
+    env: { ...process.env, ...options.environment },
+    detached: true,
+  })
   closeSync(log)
   const program = wrap(options.name, options.logPath, child)
   if (child.stdout === null) throw new Error('the program was started with a pipe as its standard output')
@@ -68,6 +76,11 @@ export async function startProgram(options: StartOptions): Promise<{ program: Pr
   throw new Error(
     `${options.name} ${what}; its log is ${options.logPath}, the last lines are:\n${lastLines(options.logPath)}`,
   )
+}
+
+function commandLine(within: readonly string[] | undefined, nodeArgs: readonly string[]): [string, string[]] {
+  const [command = process.execPath, ...rest] = [...(within ?? []), process.execPath, ...nodeArgs]
+  return [command, rest]
 }
 
 function wrap(name: string, logPath: string, child: ChildProcess): Program {
@@ -112,9 +125,11 @@ export function runProgram(
   args: readonly string[],
   environment: Readonly<Record<string, string>> = {},
   input = '',
+  within?: readonly string[],
 ): Promise<Ran> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [...NODE_FLAGS, join(ROOT, script), ...args], {
+    const [command, all] = commandLine(within, [...NODE_FLAGS, join(ROOT, script), ...args])
+    const child = spawn(command, all, {
       env: { ...process.env, ...environment },
       stdio: ['pipe', 'pipe', 'pipe'],
     })

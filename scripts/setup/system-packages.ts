@@ -28,6 +28,19 @@ export const PACKAGING: readonly SystemProgram[] = [
 export const CONTAINERS: readonly SystemProgram[] = [
   { present: 'systemd-nspawn', debianPackage: 'systemd-container', why: 'boots a host for tests' },
   { present: 'debootstrap', debianPackage: 'debootstrap', why: 'installs a host for tests' },
+  { present: '/usr/sbin/bpftool', debianPackage: 'bpftool', why: 'lists what is in the kernel' },
+  { present: '/usr/sbin/nft', debianPackage: 'nftables', why: 'lists what is in the firewall' },
+]
+
+/** For tests of the console. */
+export const BROWSER: readonly SystemProgram[] = [
+  { present: 'chromium', debianPackage: 'chromium', why: 'opens the console for tests' },
+]
+
+/** For isolation, tried in namespaces of the tests' own. */
+export const FIREWALL: readonly SystemProgram[] = [
+  { present: '/usr/sbin/nft', debianPackage: 'nftables', why: 'cuts hosts off from the network' },
+  { present: 'ip', debianPackage: 'iproute2', why: 'makes the networks of tests' },
 ]
 
 export type SystemOutcome =
