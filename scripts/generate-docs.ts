@@ -17,6 +17,7 @@ import {
   CONTROLLER_MESSAGES,
   EnrolmentRequest,
   EnrolmentResponse,
+  FileChunkHeader,
 } from '../shared/protocol/messages.ts'
 import { PROTOCOL_HISTORY, PROTOCOL_VERSION } from '../shared/protocol/version.ts'
 import { consoleTypes } from './console-types.ts'
@@ -94,6 +95,9 @@ function protocolDocument(): string {
     '## Event batch',
     'Binary frame: `[u16 big-endian header length][header JSON][zstd frame]`. The payload is rows of `[u32 big-endian length][body]`; each body is one event as the agent’s buffer holds it. Rows are chained: `h(n) = SHA-256(h(n-1) || body(n))`.',
     table(asSchema(BatchHeader)),
+    '## Piece of a collected file',
+    'Binary frame of the same build; the payload is the bytes themselves. At most 8 of one agent are unanswered.',
+    table(asSchema(FileChunkHeader)),
     '## From controller to agent',
     ...Object.entries(CONTROLLER_MESSAGES).map(([kind, schema]) => section(kind, schema)),
     '## Enrolment',

@@ -16,6 +16,6 @@ export const PROTOCOL_HISTORY: readonly ProtocolChange[] = [
     version: 1,
     date: '2026-11-24',
     change:
-      'Hello with watermarks, event batches in zstd, acknowledgements with credits, signed commands, renewal.',
+      'Hello with watermarks, event batches in zstd, acknowledgements with credits, signed commands, collected files, renewal.',
   },
 ]
