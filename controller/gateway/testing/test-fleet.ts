@@ -21,6 +21,7 @@ import { type Authority, createAuthority } from '../../pki/authority.ts'
 import type { IncomingBatch } from '../../store/event-store.ts'
 import { type EmbeddedEventStore, openEmbeddedEventStore } from '../../store/events/embedded-event-store.ts'
 import type { SampleBatch } from '../../store/events/testing/sample-stream.ts'
+import type { FileSink } from '../file-lane.ts'
 import { AGENT_PATH, AGENT_SUBPROTOCOL } from '../front-door.ts'
 import { createGateway, type Gateway } from '../gateway.ts'
 import type { Authorise, GatewayHandlers, GatewayLimits, Hello } from '../ports.ts'
@@ -76,6 +77,7 @@ export async function startTestController(
     readonly limits?: Partial<GatewayLimits>
     readonly handlers?: Partial<GatewayHandlers>
     readonly slowStoreMs?: number
+    readonly files?: FileSink
   } = {},
 ): Promise<TestController> {
   const folder = mkdtempSync(join(tmpdir(), 'cordon-gateway-'))
@@ -112,6 +114,7 @@ export async function startTestController(
       onStopping: (agentId, reason) => log.push(`stopping ${agentId.slice(0, 8)} ${reason}`),
       ...more.handlers,
     },
+    ...(more.files ? { files: more.files } : {}),
     onTwins: (agentId, twins) => {
       log.push(`twins ${agentId.slice(0, 8)} ${twins.map(({ bootId }) => bootId).join(' ')}`)
     },
