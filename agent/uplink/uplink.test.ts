@@ -7,13 +7,13 @@ import { afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { createSilentLogger } from '../../shared/node/logger.ts'
 import { controllerFacingTlsOptions } from '../../shared/node/tls.ts'
 import type { ControllerMessage } from '../../shared/protocol/messages.ts'
+import { ISOLATION_OFF } from '../../shared/protocol/testing/isolation-off.ts'
 import { type EventBuffer, openBuffer } from '../buffer/buffer.ts'
 import { detectionEvent, execEvent, fileEvent, stoppedEvent } from '../buffer/testing/sample-events.ts'
 import type { Uplink, UplinkHandlers, UplinkOptions } from './ports.ts'
 import { createTestCertificates, type TestCertificates } from './testing/certificates.ts'
 import { type FakeController, startFakeController } from './testing/fake-controller.ts'
 import { createUplink } from './uplink.ts'
-import { ISOLATION_OFF } from '../../shared/protocol/testing/isolation-off.ts'
 
 let certificates: TestCertificates
 let folder: string

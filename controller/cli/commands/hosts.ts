@@ -37,10 +37,9 @@ export const HOST_COMMANDS: readonly Command[] = [
           { title: 'agent', value: ({ agentId }) => agentId.slice(0, 8) },
           {
             title: 'state',
-            value: ({ state }) => state,
-            colour: ({ state }) => STATE_COLOURS[state],
+            value: (host) => [host.state, isolationBriefly(host)].filter(Boolean).join(', '),
+            colour: (host) => (isolationBriefly(host) === '' ? STATE_COLOURS[host.state] : 'red'),
           },
-          { title: 'isolation', value: isolationBriefly, colour: () => 'red' },
           { title: 'last seen', value: ({ lastSeenAt }) => print.time(lastSeenAt) },
           {
             title: 'sensors',
