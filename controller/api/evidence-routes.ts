@@ -67,11 +67,19 @@ export const EVIDENCE_ROUTES: readonly Route[] = [
       const evidence = services.evidence.get(id)
       if (!evidence) return refuse('notFound', `no file was collected by ${id}`, 'cordon file ls')
       if (evidence.state !== 'complete') {
-        return refuse('conflict', `the file is not whole: ${evidence.state}`, `cordon file ls`)
+        return refuse('conflict', `the file is not whole: ${evidence.state}`, 'cordon file ls')
+      }
+      if (offset > evidence.sizeBytes) {
+        return refuse('refused', `the file has ${evidence.sizeBytes} bytes, none from ${offset} on`)
       }
       const download = services.evidence.download(id, offset, by)
-      if (!download)
-        return refuse('refused', `the file has ${evidence.sizeBytes} bytes, none from ${offset} on`)
+      if (!download) {
+        return refuse(
+          'notFound',
+          'the bytes are not on this controller any more',
+          'The folder `evidence` of its state has lost them.',
+        )
+      }
       const { sha256, bytes, open } = download
       return { kind: 'download', fileName: `evidence-${id}`, sha256, bytes, open }
     },

@@ -10,7 +10,7 @@ import { createTestDomain } from '../../dispatch/testing/domain.ts'
 import { openEvidence } from '../evidence.ts'
 import type { Intake, IntakeOptions } from '../intake.ts'
 
-export const PATH = '/var/log/evidence.log'
+const PATH = '/var/log/evidence.log'
 
 export function createEvidenceBench() {
   const domain = createTestDomain()
