@@ -16,15 +16,20 @@ import { buildRpm } from './rpm.ts'
 
 const root = join(import.meta.dirname, '..', '..')
 
+const PROGRAMS = ['cordon-agent', 'cordon-controller', 'cordon'] as const
+
 export type PackageKind = 'deb' | 'rpm'
 const BUILDERS = { deb: buildDeb, rpm: buildRpm } as const
 
+/** zstd's own scale: slower and smaller for what is handed on. */
+const LEVEL = 9
+
 /** One package file, made in a folder of its own that is gone afterwards. */
-export function buildPackage(kind: PackageKind, spec: PackageSpec, output: string): string {
+export function buildPackage(kind: PackageKind, spec: PackageSpec, output: string, level = LEVEL): string {
   const work = mkdtempSync(join(tmpdir(), 'cordon-package-'))
   try {
     mkdirSync(output, { recursive: true })
-    return BUILDERS[kind](spec, { work, output, epochS: sourceDateEpoch() })
+    return BUILDERS[kind](spec, { work, output, level, epochS: sourceDateEpoch() })
   } finally {
     rmSync(work, { recursive: true, force: true })
   }
@@ -47,17 +52,20 @@ export function packageVersion(): string {
   return (JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string }).version
 }
 
+/** The folder of the packed programs, which are made when one of them is not there. */
+export async function ensurePrograms(say: (line: string) => void): Promise<string> {
+  const programs = join(root, 'dist')
+  const made = PROGRAMS.every((name) => existsSync(join(programs, name)))
+  return made ? programs : await packagePrograms(say)
+}
+
 if (import.meta.main) {
   const { values } = parseArgs({ options: { deb: { type: 'boolean' }, rpm: { type: 'boolean' } } })
   const kinds = (['deb', 'rpm'] as const).filter((kind) => values[kind] ?? !(values.deb || values.rpm))
   const say = (line: string) => console.log(line)
   const system = ensureSystemPrograms(PACKAGING, say)
   if (system.kind === 'missing') throw new Error(system.mend)
-  const programs = join(root, 'dist')
-  const made = ['cordon-agent', 'cordon-controller', 'cordon'].every((name) =>
-    existsSync(join(programs, name)),
-  )
-  if (!made) await packagePrograms(say)
+  const programs = await ensurePrograms(say)
   for (const spec of [
     agentPackage(programs, packageVersion()),
     controllerPackage(programs, packageVersion()),

@@ -8,7 +8,7 @@ import { type BuildPlace, type PackageSpec, stage } from './package-spec.ts'
 const MAINTAINER = 'The Cordon authors <cordon@localhost>'
 
 /** Makes `NAME_VERSION_amd64.deb` in the output folder and returns its path. Throws what dpkg-deb says. */
-export function buildDeb(spec: PackageSpec, { work, output, epochS }: BuildPlace): string {
+export function buildDeb(spec: PackageSpec, { work, output, level, epochS }: BuildPlace): string {
   const tree = join(work, 'tree')
   stage(spec, tree, epochS)
   const control = join(tree, 'DEBIAN')
@@ -23,7 +23,7 @@ export function buildDeb(spec: PackageSpec, { work, output, epochS }: BuildPlace
   }
   const path = join(output, `${spec.name}_${spec.version}_amd64.deb`)
   // zstd: every system with the C library that is needed reads it, and it is made in a tenth of the time of xz.
-  execFileSync('dpkg-deb', ['--root-owner-group', '-Zzstd', '-z9', '--build', tree, path], {
+  execFileSync('dpkg-deb', ['--root-owner-group', '-Zzstd', `-z${level}`, '--build', tree, path], {
     stdio: ['ignore', 'ignore', 'pipe'],
     env: { ...process.env, SOURCE_DATE_EPOCH: String(epochS) },
   })

@@ -34,6 +34,8 @@ export interface BuildPlace {
   /** An empty folder to work in. */
   readonly work: string
   readonly output: string
+  /** Of zstd, 1 to 19. */
+  readonly level: number
   /** Seconds since 1970, given to everything that carries a time: the same inputs make the same bytes. */
   readonly epochS: number
 }

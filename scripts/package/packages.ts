@@ -72,7 +72,7 @@ export function controllerPackage(programs: string, version: string): PackageSpe
     ],
     deb: {
       depends: `${DEB_BASE}, systemd, passwd`,
-      scripts: readScripts(join(here, 'controller', 'deb'), ['postinst', 'prerm', 'postrm']),
+      scripts: readScripts(join(here, 'controller', 'deb'), ['preinst', 'postinst', 'prerm', 'postrm']),
     },
     rpm: {
       requires: [...RPM_BASE, 'shadow-utils'],

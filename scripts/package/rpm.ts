@@ -7,7 +7,7 @@ import { type BuildPlace, type PackageSpec, stage } from './package-spec.ts'
 const RELEASE = '1'
 
 /** Makes `NAME-VERSION-1.x86_64.rpm` in the output folder and returns its path. Throws what rpmbuild says. */
-export function buildRpm(spec: PackageSpec, { work, output, epochS }: BuildPlace): string {
+export function buildRpm(spec: PackageSpec, { work, output, level, epochS }: BuildPlace): string {
   const tree = join(work, 'tree')
   stage(spec, tree, epochS)
   const specPath = join(work, `${spec.name}.spec`)
@@ -17,7 +17,7 @@ export function buildRpm(spec: PackageSpec, { work, output, epochS }: BuildPlace
     _rpmdir: work,
     _build_name_fmt: '%%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm',
     _buildhost: 'cordon',
-    _binary_payload: 'w9.zstdio',
+    _binary_payload: `w${level}.zstdio`,
     use_source_date_epoch_as_buildtime: '1',
     clamp_mtime_to_source_date_epoch: '1',
     // The program carries its data behind itself: stripping or compressing it would break it.
