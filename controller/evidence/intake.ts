@@ -7,19 +7,19 @@
  * for a file makes this program hold no memory and no disk.
  */
 import type { FileHandle } from 'node:fs/promises'
-import { decodeFileChunk, isWhole } from '../../shared/node/file-chunk.ts'
+import { decodeFileChunk } from '../../shared/node/file-chunk.ts'
 import type { Logger } from '../../shared/node/logger.ts'
 import { runEvery } from '../../shared/node/loop.ts'
-import type { ControllerMessage, FileOffer } from '../../shared/protocol/messages.ts'
+import type { FileOffer } from '../../shared/protocol/messages.ts'
 import type { Change } from '../api/services.ts'
 import type { Alerts } from '../audit/alerts.ts'
-import { FINAL_STATES } from '../dispatch/action.ts'
 import type { EvidenceRow } from '../state/evidence-table.ts'
 import type { State } from '../state/state.ts'
 import { type EvidenceFiles, hashWhole } from './evidence-files.ts'
+import { endCrash, givenUpBecause } from './leftovers.ts'
 import { type Refusal, refusalOf, roomProblem } from './offer-check.ts'
+import { type FileAnswer, progress, writeWhole, wrongOf } from './pieces.ts'
 
-export type FileAnswer = Extract<ControllerMessage, { kind: 'fileProgress' | 'fileRefused' }>
 export type ChunkTaken =
   | { readonly kind: 'answer'; readonly message: FileAnswer }
   /** The answer comes with a later piece, or there is none any more. */
@@ -58,7 +58,6 @@ const UPLOADS_MAX = 32
 /** How often progress is noted, at most. */
 const NOTE_INTERVAL_MS = 500
 const TIDY_INTERVAL_MS = 3_600_000
-const SILENT_MS_MAX = 7 * 24 * 3_600_000
 /** Uploads that ended while pieces of them were still on their way. */
 const ENDED_MAX = 1_024
 
@@ -87,16 +86,7 @@ export function createIntake(options: IntakeOptions): Intake {
   const uploads = new Map<string, Upload>()
   const opening = new Set<string>()
   const ended = new Set<string>()
-  recover()
-
-  /** After a crash between the mark and the name, the mark holds: it was measured. */
-  function recover(): void {
-    for (const commandId of files.partials()) {
-      const row = state.evidence.get(commandId)
-      if (row?.state === 'complete') files.keep(commandId, row.sha256)
-      else if (row?.state !== 'receiving') files.dropPartial(commandId)
-    }
-  }
+  endCrash(state, files)
 
   async function offer(agentId: string, message: FileOffer): Promise<FileAnswer> {
     const { commandId } = message
@@ -187,7 +177,8 @@ export function createIntake(options: IntakeOptions): Intake {
       alerts.raise('unassignedUpload', agentId, `It sent ${reason}.`)
       return { kind: 'malformed', reason }
     }
-    const wrong = wrongOf(upload, header.offset, payload, isWhole(header, payload))
+    const { next, row } = upload
+    const wrong = wrongOf({ header, payload, sizeBytes: row.size_bytes, next })
     if (wrong) return { kind: 'answer', message: await giveUp(upload, wrong) }
     upload.next += payload.length
     return await new Promise((settle) => {
@@ -332,12 +323,9 @@ export function createIntake(options: IntakeOptions): Intake {
   /** A command that ended, or an agent that stays away, leaves nothing half here. */
   async function tidy(): Promise<void> {
     for (const row of state.evidence.receiving()) {
-      const action = state.actions.get(row.command_id)
-      const isEnded = action === undefined || FINAL_STATES.has(action.state)
-      const isSilent = nowMs() - row.changed_ms > SILENT_MS_MAX
-      if (!isEnded && !isSilent) continue
+      const reason = givenUpBecause(state, row, nowMs())
+      if (reason === null) continue
       const upload = uploads.get(row.command_id)
-      const reason = isEnded ? 'the command ended before the file was whole' : 'nothing more came for a week'
       if (upload) await giveUp(upload, { code: 'ended', reason })
       else {
         files.dropPartial(row.command_id)
@@ -359,37 +347,4 @@ export function createIntake(options: IntakeOptions): Intake {
       }
     },
   }
-}
-
-/** What is wrong with a piece, which no agent sends that works as it should; null when nothing is. */
-function wrongOf(upload: Upload, offset: number, payload: Buffer, whole: boolean): Refusal | null {
-  const { size_bytes: sizeBytes } = upload.row
-  if (offset + payload.length > sizeBytes) {
-    const reason = `a piece reaches to ${offset + payload.length}, and ${sizeBytes} bytes were offered`
-    return { code: 'tooLarge', alert: 'moreThanOffered', reason }
-  }
-  if (offset !== upload.next) {
-    return {
-      code: 'wrongOffset',
-      alert: 'fileOutOfOrder',
-      reason: `a piece begins at ${offset}, and ${upload.next} is next`,
-    }
-  }
-  if (whole) return null
-  return {
-    code: 'hashMismatch',
-    alert: 'fileHashMismatch',
-    reason: `the piece at ${offset} has not the hash it says`,
-  }
-}
-
-async function writeWhole(handle: FileHandle, payload: Buffer, offset: number): Promise<void> {
-  for (let written = 0; written < payload.length; ) {
-    const { bytesWritten } = await handle.write(payload, written, payload.length - written, offset + written)
-    written += bytesWritten
-  }
-}
-
-function progress(commandId: string, offset: number, complete: boolean): FileAnswer {
-  return { kind: 'fileProgress', commandId, offset, complete }
 }
