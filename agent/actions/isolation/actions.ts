@@ -1,6 +1,6 @@
 /** The two commands about a host's network: cutting it off and letting it go. */
 import type { Action } from '../action.ts'
-import type { Isolation } from './isolation.ts'
+import type { Isolation } from './ports.ts'
 
 /** One thing at a time happens to the network of this host. */
 const KEY = 'host:network'

@@ -15,8 +15,9 @@ import type { Interlock } from '../interlock.ts'
 import type { ActionStateEvent, Journal } from '../journal.ts'
 import { resolveControllers } from './controllers.ts'
 import { createFirewall, type Firewall } from './firewall.ts'
-import { createIsolation, type Isolation } from './isolation.ts'
+import { createIsolation } from './isolation.ts'
 import type { BootClock } from './lease.ts'
+import type { Isolation } from './ports.ts'
 import { permitsLifting } from './restore.ts'
 
 const RECEIPT_MS = 3_000

@@ -6,15 +6,13 @@
  *   done to the network: not by silence of the controller, a restart or a boot;
  * - the record decides over the kernel: rules that vanished are put back, rules without a record are removed.
  */
-import type { Logger } from '../../../shared/node/logger.ts'
 import { aborted, pause, runEvery } from '../../../shared/node/loop.ts'
-import type { IsolationStatus } from '../../../shared/protocol/messages.ts'
-import { type ApplyResult, cut, type ProbeResult, type Proof } from '../action.ts'
-import type { Permission } from '../interlock.ts'
+import { type ApplyResult, cut, type ProbeResult } from '../action.ts'
 import { type CodeAnswer, checkBreakGlass } from './break-glass.ts'
-import type { Resolved } from './controllers.ts'
-import type { Firewall, FirewallResult } from './firewall.ts'
-import { type BootClock, leaseLeftMs, measuredLease, startLease } from './lease.ts'
+import type { FirewallResult } from './firewall.ts'
+import { createKeptRules } from './kept-rules.ts'
+import { leaseLeftMs, measuredLease, startLease } from './lease.ts'
+import type { IsolateRequest, Isolation, IsolationOptions } from './ports.ts'
 import {
   type EndingHow,
   type IsolationRecord,
@@ -31,57 +29,9 @@ const ROUND_TRIP_MS = 5_000
 const ROUND_TRIP_PAUSE_MS = 250
 /** Only while isolated: new devices get their hooks within this time. */
 const WATCH_MS = 250
-const LOOK_EVERY_MS = 5_000
 const CHECK_EVERY_MS = 600_000
 /** So much of a lease may be counted twice after a power cut. */
 const MEASURE_EVERY_MS = 60_000
-
-export interface IsolationOptions {
-  readonly stateFolder: string
-  readonly firewall: Firewall
-  readonly permission: () => Permission
-  readonly networkNamespace: () => string
-  readonly resolveControllers: () => Promise<Resolved>
-  readonly ownAddresses: () => readonly string[]
-  /** True when the controller answers a ping that is sent now, over the authenticated connection. */
-  readonly roundTrip: (timeoutMs: number) => Promise<boolean>
-  /** Dials the controller anew. */
-  readonly reconnect: (reason: string) => void
-  /** Resolves when the controller has the receipt of the command, with false when that takes too long. */
-  readonly receiptSent: (signal: AbortSignal) => Promise<boolean>
-  readonly bootClock: () => BootClock
-  readonly clock: () => number
-  /** Tells durably that what the command had done was taken back. */
-  readonly reverted: (commandId: string, reason: string, proof: Proof) => void
-  readonly tampered: (reason: string) => void
-  readonly changed: () => void
-  readonly logger: Logger
-  readonly confirmWithinMs?: number
-  /** How often the rules in the kernel are looked at while they are in force. */
-  readonly lookEveryMs?: number
-}
-
-export interface IsolateRequest {
-  readonly commandId: string
-  readonly leaseMs: number | null
-  readonly breakGlassHash: string | null
-}
-
-export interface Isolation {
-  /** `possible` is of the last look at it: at the start, and before each isolation. */
-  status(): IsolationStatus
-  /** The addresses that can be dialled; null: any. */
-  reachable(): readonly Endpoint[] | null
-  isolate(request: IsolateRequest, signal: AbortSignal): Promise<ApplyResult>
-  /** Waits until the isolation of that command is confirmed or taken back, then looks at the kernel. */
-  settled(commandId: string, signal: AbortSignal): Promise<ProbeResult>
-  release(reason: string): Promise<ApplyResult>
-  released(): Promise<ProbeResult>
-  /** What was typed on the host. */
-  breakGlass(code: string): Promise<CodeAnswer>
-  /** Takes up what the record says, then keeps it until `signal` aborts; what is in force stays in force. */
-  run(signal: AbortSignal): Promise<void>
-}
 
 interface Ended {
   readonly commandId: string
@@ -92,15 +42,12 @@ interface Ended {
 export function createIsolation(options: IsolationOptions): Isolation {
   const { firewall, stateFolder, bootClock, clock, logger } = options
   const confirmWithinMs = options.confirmWithinMs ?? CONFIRM_WITHIN_MS
-  const lookEveryMs = options.lookEveryMs ?? LOOK_EVERY_MS
+  const rules = createKeptRules(options)
   let record: IsolationRecord | null = null
   /** The record was damaged and rules were found: they stay until a signed release. */
   let orphaned = false
   let capability: FirewallResult = { ok: false, reason: 'it was not looked at yet' }
   let lastEnded: Ended | null = null
-  let digest: string | null = null
-  let devices = ''
-  let looked = 0
   let measured = Number.NEGATIVE_INFINITY
   let waiting: (() => void)[] = []
   const started = Promise.withResolvers<void>()
@@ -113,9 +60,9 @@ export function createIsolation(options: IsolationOptions): Isolation {
     options.changed()
   }
 
-  /** Resolves with the next change, or when `signal` aborts. */
-  async function nextChange(signal: AbortSignal): Promise<void> {
-    await Promise.race([aborted(signal), new Promise<void>((resolve) => waiting.push(resolve))])
+  /** Resolves with the next change, or when it is `over`. */
+  async function nextChange(over: Promise<void>): Promise<void> {
+    await Promise.race([over, new Promise<void>((resolve) => waiting.push(resolve))])
   }
 
   function keep(next: IsolationRecord): void {
@@ -123,17 +70,23 @@ export function createIsolation(options: IsolationOptions): Isolation {
     record = next
   }
 
+  /** Puts the rules in force, and keeps where and for which devices they are. */
   async function putInForce(of: IsolationRecord): Promise<FirewallResult> {
-    const applied = await firewall.apply(of.controllers, of.devices)
-    if (!applied.ok) return applied
-    digest = applied.digest
-    devices = applied.devices.join()
-    looked = performance.now()
+    const put = await rules.put(of)
+    if (!put.ok) return put
     const networkNamespace = options.networkNamespace()
-    if (of.devices.join() !== devices || of.networkNamespace !== networkNamespace) {
-      keep({ ...of, devices: [...applied.devices], networkNamespace })
+    if (of.devices.join() !== put.devices.join() || of.networkNamespace !== networkNamespace) {
+      keep({ ...of, devices: [...put.devices], networkNamespace })
     }
     return { ok: true }
+  }
+
+  async function keepInForce(of: IsolationRecord, now = false): Promise<FirewallResult> {
+    const need = await rules.need(now)
+    if (need === null) return { ok: true }
+    const put = await putInForce(of)
+    if (!put.ok) logger.error({ reason: put.reason }, need)
+    return put
   }
 
   async function end(of: IsolationRecord, how: EndingHow, reason: string): Promise<FirewallResult> {
@@ -149,7 +102,7 @@ export function createIsolation(options: IsolationOptions): Isolation {
     removeRecord(stateFolder)
     lastEnded = { commandId: of.commandId, how: ending.how, reason: ending.reason }
     record = null
-    digest = null
+    rules.forget()
     logger.warn({ command: of.commandId, how: ending.how }, ending.reason)
     changed()
     return { ok: true }
@@ -196,7 +149,7 @@ export function createIsolation(options: IsolationOptions): Isolation {
     keep(next)
     orphaned = false
     const applied = await putInForce(next)
-    if (!applied.ok) return await undo(applied.reason)
+    if (!applied.ok) return await undo(before, applied.reason)
     const closedFlows = await firewall.closeFlows(next.controllers, options.ownAddresses())
     changed()
     const reached = next.controllers.map(({ address, port }) => `${address} port ${port}`).join(', ')
@@ -206,7 +159,7 @@ export function createIsolation(options: IsolationOptions): Isolation {
       proof: {
         controllers: reached,
         devices: firewall.devices().join(','),
-        rules: digest,
+        rules: rules.digest(),
         receiptAcknowledged: receipt,
         closedFlows,
         leaseMs,
@@ -214,22 +167,29 @@ export function createIsolation(options: IsolationOptions): Isolation {
     }
   }
 
-  /** What could not be put in force in whole is not left in part. */
-  async function undo(why: string): Promise<ApplyResult> {
+  /** What could not be put in force in whole is not left in part; what stood before goes on standing. */
+  async function undo(before: IsolationRecord | null, why: string): Promise<ApplyResult> {
+    const reason = `isolation could not be put in force: ${why}`
+    if (before?.stage === 'confirmed') {
+      keep(before)
+      return { kind: 'failed', reason: `${reason}; the one before stays in force`, proof: {} }
+    }
     const removed = await firewall.remove()
     if (removed.ok) {
       removeRecord(stateFolder)
       record = null
+      rules.forget()
     }
-    const left = removed.ok ? '' : `; what was begun is still there: ${removed.reason}`
     changed()
-    return { kind: 'failed', reason: `isolation could not be put in force: ${why}${left}`, proof: {} }
+    const left = removed.ok ? '' : `; what was begun is still there: ${removed.reason}`
+    return { kind: 'failed', reason: `${reason}${left}`, proof: {} }
   }
 
   async function settled(commandId: string, signal: AbortSignal): Promise<ProbeResult> {
-    await Promise.race([started.promise, aborted(signal)])
+    const over = aborted(signal)
+    await Promise.race([started.promise, over])
     while (record?.commandId === commandId && record.stage !== 'confirmed' && !signal.aborted) {
-      await nextChange(signal)
+      await nextChange(over)
     }
     if (record?.commandId !== commandId) {
       if (lastEnded?.commandId === commandId) {
@@ -242,7 +202,7 @@ export function createIsolation(options: IsolationOptions): Isolation {
     const kept = await inTurn(async () => (record === null ? { ok: true } : await keepInForce(record, true)))
     const found = await inTurn(() => firewall.look())
     if (!found.ok) return { kind: 'unknown', reason: found.reason, proof: {} }
-    const inForce = kept.ok && found.digest !== null && found.digest === digest
+    const inForce = kept.ok && found.digest !== null && found.digest === rules.digest()
     const proof = { rules: found.digest, inForce, controllerReached: true }
     return inForce
       ? { kind: 'proved', reason: 'the rules are in force, and the controller answers through them', proof }
@@ -313,22 +273,22 @@ export function createIsolation(options: IsolationOptions): Isolation {
     }
   }
 
-  async function confirm(signal: AbortSignal): Promise<void> {
+  async function confirm(signal: AbortSignal, over: Promise<void>): Promise<void> {
+    const unanswered = over.then(() => false)
     while (!signal.aborted) {
       const present = record
       if (present?.stage !== 'unconfirmed') {
-        await nextChange(signal)
+        await nextChange(over)
         continue
       }
       const leftMs = present.appliedBootMs + confirmWithinMs - bootClock().bootMs
       const askedMs = performance.now()
       const waitMs = Math.min(ROUND_TRIP_MS, leftMs)
-      const ended = aborted(signal).then(() => false)
-      const answered = leftMs > 0 && (await Promise.race([ended, options.roundTrip(waitMs)]))
+      const answered = leftMs > 0 && (await Promise.race([unanswered, options.roundTrip(waitMs)]))
       await inTurn(async () => {
         if (record !== present || signal.aborted) return
         // Rules that are not there were not what the answer came through.
-        if (answered && digest !== null) {
+        if (answered && rules.digest() !== null) {
           keep({ ...present, stage: 'confirmed' })
           logger.warn({ command: present.commandId }, 'this host is isolated: the controller has confirmed')
           changed()
@@ -346,10 +306,10 @@ export function createIsolation(options: IsolationOptions): Isolation {
     }
   }
 
-  async function watch(signal: AbortSignal): Promise<void> {
+  async function watch(signal: AbortSignal, over: Promise<void>): Promise<void> {
     while (!signal.aborted) {
       if (record === null) {
-        await nextChange(signal)
+        await nextChange(over)
         continue
       }
       await inTurn(() => watchOnce())
@@ -377,31 +337,6 @@ export function createIsolation(options: IsolationOptions): Isolation {
     await keepInForce(record ?? present)
   }
 
-  /** `now`: whatever was looked at lately. */
-  async function keepInForce(present: IsolationRecord, now = false): Promise<FirewallResult> {
-    if (firewall.devices().join() !== devices) return await putBack(present, 'a new device is not cut off')
-    if (!now && performance.now() - looked < lookEveryMs) return { ok: true }
-    looked = performance.now()
-    const found = await firewall.look()
-    if (!found.ok) return found
-    if (found.digest !== null && found.digest === digest) return { ok: true }
-    // A device that goes changes the rules, too.
-    if (digest !== null && firewall.devices().join() === devices) {
-      options.tampered('the rules of isolation were changed by somebody else; they are put back')
-    }
-    return await putBack(present, 'the rules of isolation are not in force')
-  }
-
-  async function putBack(present: IsolationRecord, trouble: string): Promise<FirewallResult> {
-    const applied = await putInForce(present)
-    if (applied.ok) return applied
-    logger.error({ reason: applied.reason }, trouble)
-    // Tried again with the next look, not at once for ever.
-    devices = firewall.devices().join()
-    digest = null
-    return applied
-  }
-
   return {
     status() {
       const { possible, reason } = capability.ok
@@ -425,12 +360,13 @@ export function createIsolation(options: IsolationOptions): Isolation {
     released,
     breakGlass,
     async run(signal) {
+      const over = aborted(signal)
       await inTurn(takeUp)
       started.resolve()
       changed()
       await Promise.all([
-        confirm(signal),
-        watch(signal),
+        confirm(signal, over),
+        watch(signal, over),
         runEvery(CHECK_EVERY_MS, signal, async () => {
           if (record === null) capability = await firewall.check()
           options.changed()

@@ -7,7 +7,8 @@ import { createProgramRunner, type RunProgram } from '../../../platform/linux/fi
 import type { Proof } from '../../action.ts'
 import type { Permission } from '../../interlock.ts'
 import { createFirewall } from '../firewall.ts'
-import { createIsolation, type Isolation } from '../isolation.ts'
+import { createIsolation } from '../isolation.ts'
+import type { Isolation } from '../ports.ts'
 import type { OfflineOptions } from '../restore.ts'
 import { createNamespace } from './network.ts'
 
