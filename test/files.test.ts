@@ -55,7 +55,7 @@ const cordon =
 test('a file arrives whole although the controller, and then the agent, is killed in the middle', async () => {
   const path = join(folder, 'large.bin')
   const block = randomBytes(MEGABYTE)
-  const content = Buffer.concat(Array.from({ length: 128 }, () => block))
+  const content = Buffer.concat(Array.from({ length: 64 }, () => block))
   content.writeUInt32BE(1, content.length - 4)
   writeFileSync(path, content)
   const [action] = await stage.operator.act({
@@ -74,7 +74,7 @@ test('a file arrives whole although the controller, and then the agent, is kille
   await stage.killController()
   const atKill = arrived()
   await stage.startController()
-  await until(Math.max(atKill, 24 * MEGABYTE))
+  await until(Math.max(atKill, 12 * MEGABYTE))
   await stage.killAgent()
   await stage.startAgent()
   const ended = await vi.waitFor(
