@@ -74,7 +74,7 @@ const EvidenceFileTarget = Type.Object(
 )
 
 /** The host itself. */
-export const HostTarget = Type.Object(
+const HostTarget = Type.Object(
   {
     kind: Type.Literal('host'),
     /** Of the code that ends its isolation on the host itself (shared/node/break-glass.ts); null: there is none. */

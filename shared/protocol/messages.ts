@@ -87,7 +87,7 @@ export const SensorStatus = Type.Object(
 )
 export type SensorStatus = Static<typeof SensorStatus>
 
-export const ISOLATION_STATES = ['off', 'unconfirmed', 'confirmed'] as const
+const ISOLATION_STATES = ['off', 'unconfirmed', 'confirmed'] as const
 /** Whether the host is cut off, and whether it could be. */
 export const IsolationStatus = Type.Object(
   {
