@@ -5,7 +5,7 @@
  */
 import { lstatSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { REMOVAL, TABLE } from '../actions/isolation/ruleset.ts'
+import { REMOVAL } from '../actions/isolation/ruleset.ts'
 import type { RunProgram } from '../platform/linux/firewall-programs.ts'
 
 interface CleaningOptions {
@@ -43,7 +43,7 @@ async function removeRules(runProgram: RunProgram): Promise<Cleaning> {
   if (listed.kind === 'missing') return NOTHING
   if (listed.kind === 'failed') return { removed: [], problems: [`nft: ${listed.reason}`] }
   if (listed.code !== 0) return { removed: [], problems: [`nft list tables: ${listed.errors.trim()}`] }
-  const left = listed.output.split('\n').filter((line) => line.endsWith(` ${TABLE}`))
+  const left = listed.output.split('\n').filter((line) => REMOVAL.includes(`\ndelete ${line}\n`))
   if (left.length === 0) return NOTHING
   const removed = await runProgram('nft', ['-f', '-'], REMOVAL)
   if (removed.kind === 'ended' && removed.code === 0) return { removed: left, problems: [] }

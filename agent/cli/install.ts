@@ -77,8 +77,10 @@ function refuse({ root, program, userId, enrolling }: InstallOptions): string | 
   if (program === null) {
     return 'this agent runs from sources; install the packed program: npm run package, then dist/cordon-agent install'
   }
+  if (!existsSync(root)) return `--root ${root} is not there`
+  const owned = packageUnit(root)
+  if (owned !== null) return `${owned} comes from a package: upgrade that instead (docs/install.md)`
   if (root !== '/') {
-    if (!existsSync(root)) return `--root ${root} is not there`
     // Two hosts with one identity are clones, which the controller holds.
     return enrolling ? '--root prepares an image, and an identity belongs to one host: enrol there' : null
   }
@@ -86,8 +88,7 @@ function refuse({ root, program, userId, enrolling }: InstallOptions): string | 
   if (!existsSync('/run/systemd/system')) {
     return 'systemd does not run here; start `cordon-agent run` from what starts services on this host'
   }
-  const owned = packageUnit(root)
-  return owned === null ? null : `${owned} comes from a package: upgrade that instead (docs/install.md)`
+  return null
 }
 
 /** The unit that a package brought; null: there is none. */

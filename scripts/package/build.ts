@@ -1,9 +1,9 @@
 /**
  * `npm run package:system`: dist/*.deb and dist/*.rpm of the programs in dist/, which are made first when they are
- * not there. `--deb` or `--rpm` makes one kind alone.
+ * not there or older than their sources. `--deb` or `--rpm` makes one kind alone.
  */
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -52,11 +52,25 @@ export function packageVersion(): string {
   return (JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string }).version
 }
 
-/** The folder of the packed programs, which are made when one of them is not there. */
+const SOURCES = ['agent', 'controller', 'shared', 'package-lock.json', 'pkg.config.json'] as const
+
+/** The folder of the packed programs, which are made when one is not there or older than its sources. */
 export async function ensurePrograms(say: (line: string) => void): Promise<string> {
   const programs = join(root, 'dist')
-  const made = PROGRAMS.every((name) => existsSync(join(programs, name)))
-  return made ? programs : await packagePrograms(say)
+  const made = PROGRAMS.map((name) => join(programs, name))
+  const newest = Math.max(...SOURCES.map((name) => newestBelow(join(root, name))))
+  const isFresh = made.every((path) => existsSync(path) && statSync(path).mtimeMs >= newest)
+  return isFresh ? programs : await packagePrograms(say)
+}
+
+/** When the newest of the files was written, milliseconds since 1970. Tests are no part of a program. */
+function newestBelow(path: string): number {
+  const facts = statSync(path)
+  if (!facts.isDirectory()) return path.endsWith('.test.ts') ? 0 : facts.mtimeMs
+  return Math.max(
+    0,
+    ...readdirSync(path).map((name) => (name === 'testing' ? 0 : newestBelow(join(path, name)))),
+  )
 }
 
 if (import.meta.main) {
