@@ -22,6 +22,8 @@ import {
   writeKeyset,
 } from './identity-files.ts'
 
+const LEAF_LIFE_MS = 30 * 86_400_000
+
 export interface IdentityError {
   readonly kind: 'notEnrolled' | 'unreadable' | 'damaged'
   readonly reason: string
@@ -152,7 +154,8 @@ function dropFinishedRenewal(folder: string, key: KeyObject): void {
 
 /** The jitter comes from the certificate, so that it stays the same over restarts. */
 function renewalDueAtMs(leaf: X509Certificate): number {
-  const fromMs = leaf.validFromDate.getTime()
+  // Certificates are dated back, for clocks that are wrong: that is no part of their life.
+  const fromMs = Math.max(leaf.validFromDate.getTime(), leaf.validToDate.getTime() - LEAF_LIFE_MS)
   const lifeMs = leaf.validToDate.getTime() - fromMs
   const jitter = createHash('sha256').update(leaf.raw).digest().readUInt32BE(0) / 2 ** 32
   return fromMs + lifeMs * (0.5 + 0.1 * jitter)

@@ -21,8 +21,7 @@ import { type OnlineKeys, readOnlineKeys, writeOnlineKeys } from './online-keys.
 import { failed, type Outcome, type PkiError } from './outcome.ts'
 import { BACKDATING_MS, commonNameOf, createRoot, openRoot, type Root, spkiOf } from './root.ts'
 
-const hourMs = 3_600_000
-const dayMs = 24 * hourMs
+const dayMs = 24 * 3_600_000
 const leafLifeMs = 30 * dayMs
 const keysetLifeMs = 2 * 365 * dayMs
 
@@ -243,8 +242,8 @@ function issueAgentLeaf(
     use: { kind: 'agent', agentId },
     commonName: agentId,
     subjectSpki: request.value.spki,
-    // Only the controller's own clock judges this certificate, so an hour is plenty.
-    notBeforeMs: nowMs - hourMs,
+    // The controller's own clock alone judges it; when that was ahead and is set right, agents must not be locked out.
+    notBeforeMs: nowMs - BACKDATING_MS,
     notAfterMs: Math.min(nowMs + leafLifeMs, agentsIssuer.certificate.validToDate.getTime()),
     issuerKey: agentsIssuer.key,
     issuerName: commonNameOf(agentsIssuer.certificate),

@@ -103,7 +103,13 @@ export async function startTestController(
     tlsOptions: () => agentFacingTlsOptions(pki.authority.serverCredentials(), pki.authority.rootPem),
     authorise,
     keysetVersion: () => 1,
-    batches: createIngest({ store: sink, verify: verifier.verify, onAlert, logger }),
+    batches: createIngest({
+      store: sink,
+      verify: verifier.verify,
+      onAlert,
+      logger,
+      ...(more.clock ? { clock: more.clock } : {}),
+    }),
     handlers: {
       onHello: (agentId) => log.push(`hello ${agentId.slice(0, 8)}`),
       onConnected: (agentId) => log.push(`connected ${agentId.slice(0, 8)}`),
@@ -120,6 +126,7 @@ export async function startTestController(
     },
     logger,
     ...(more.limits ? { limits: more.limits } : {}),
+    ...(more.clock ? { clock: more.clock } : {}),
   })
   const stop = new AbortController()
   const running = gateway.run(stop.signal)
