@@ -21,6 +21,9 @@ export interface VerifyLog {
   readonly detail: Record<string, unknown>
 }
 
+/** Parsed events live as long as their batch: with room for many batches, few of them are copied by a collection. */
+const YOUNG_MEGABYTES = 128
+
 export type Verify = (frame: Uint8Array, origin: FrameOrigin) => Promise<Verdict>
 
 export interface Verifier {
@@ -32,7 +35,10 @@ export interface Verifier {
 }
 
 export function startVerifier(logger: Logger): Verifier {
-  const worker = startWorker(join(import.meta.dirname, 'verify-worker.ts'), { name: 'verify' })
+  const worker = startWorker(join(import.meta.dirname, 'verify-worker.ts'), {
+    name: 'verify',
+    resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MEGABYTES },
+  })
   const waiting = new Map<number, PromiseWithResolvers<Verdict>>()
   const died = Promise.withResolvers<never>()
   died.promise.catch(() => undefined)

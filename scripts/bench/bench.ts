@@ -9,8 +9,9 @@ import { detectBench } from './detect.ts'
 import { execBench } from './exec.ts'
 import { ingestBench } from './ingest.ts'
 import { type Bench, type BenchReport, describeMachine, rounded } from './report.ts'
+import { stormReconnectBench } from './storm-reconnect.ts'
 
-const BENCHES: readonly Bench[] = [execBench, detectBench, ingestBench]
+const BENCHES: readonly Bench[] = [execBench, detectBench, ingestBench, stormReconnectBench]
 /** A bench that fills the disk would measure that, and harm what else is on it. */
 const FREE_BYTES_MIN = 10 * 1024 ** 3
 
@@ -27,7 +28,7 @@ async function main(name: string | undefined): Promise<number> {
   const bench = BENCHES.find((one) => one.name === name)
   if (!bench || values.help) {
     console.error('usage: npm run bench -- NAME [--json]\n')
-    for (const one of BENCHES) console.error(`  ${one.name.padEnd(10)} ${one.summary}`)
+    for (const one of BENCHES) console.error(`  ${one.name.padEnd(16)} ${one.summary}`)
     return values.help ? 0 : 2
   }
   const say = (line: string) => console.error(`bench ${bench.name}: ${line}`)

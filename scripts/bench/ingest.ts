@@ -6,9 +6,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { prepareController, startController } from '../setup/deployment.ts'
 import type { Program } from '../setup/program.ts'
+import { awaitLook } from './await-look.ts'
 import { type Bench, percentile, rounded } from './report.ts'
 import { enrolFleet, type Fleet } from './simulate/enrol-fleet.ts'
-import { type Look, type SimulatedFleet, startSimulatedFleet } from './simulate/fleet.ts'
+import { type SimulatedFleet, startSimulatedFleet } from './simulate/fleet.ts'
 import { compareStored, type Stored } from './simulate/stored.ts'
 import { cpuSeconds, residentBytes } from './usage.ts'
 
@@ -135,22 +136,6 @@ async function window(controller: Program, simulated: SimulatedFleet, seconds: n
     cpuSecondsPerMillion: (cpu / rows) * 1e6,
     latencies: after.latencies,
   }
-}
-
-export async function awaitLook(
-  simulated: SimulatedFleet,
-  waitMs: number,
-  what: string,
-  isSo: (look: Look) => boolean,
-): Promise<Look> {
-  let look = await simulated.ask({ kind: 'look' })
-  for (const untilMs = performance.now() + waitMs; !isSo(look) && performance.now() < untilMs; ) {
-    await sleep(50)
-    look = await simulated.ask({ kind: 'look' })
-  }
-  if (isSo(look)) return look
-  const { latencies: _, ...told } = look
-  throw new Error(`after ${waitMs / 1_000} s it is not so that ${what}: ${JSON.stringify(told)}`)
 }
 
 function report(measured: Measured): { figures: Record<string, number>; notes: string[] } {

@@ -19,6 +19,7 @@ const WAITING_BYTES_MAX = 64 * 1024 * 1024
 const WAITING_QUERIES_MAX = 32
 const QUERY_BUDGET_MS = 2_000
 const GROUP_MS = 2
+const SEALER_IDLE_MS = 60_000
 
 export interface EmbeddedEventStoreOptions {
   /** Made when it does not exist. */
@@ -140,14 +141,23 @@ export async function openEmbeddedEventStore(
   }
 }
 
-/** Seals one file after the other, in a worker that lives only as long as there is work. */
+/** Seals one file after the other, in a worker that ends when there was no work for a while. */
 function createSealing(start: () => WorkerClient, logger: Logger) {
+  let worker: WorkerClient | null = null
+  let idle: NodeJS.Timeout | undefined
   const waiting: FileHour[] = []
   let running: Promise<void> | null = null
   let closing = false
 
+  const end = async (): Promise<void> => {
+    const ended = worker
+    worker = null
+    await ended?.close()
+  }
+
   const drain = async (): Promise<void> => {
-    const worker = start()
+    clearTimeout(idle)
+    worker ??= start()
     try {
       for (let hour = waiting[0]; hour !== undefined && !closing; hour = waiting[0]) {
         await worker.call('seal', { hour })
@@ -157,10 +167,11 @@ function createSealing(start: () => WorkerClient, logger: Logger) {
     } catch (cause) {
       // The file stays readable by its ids; the next start tries again.
       logger.error({ hour: waiting.shift(), error: String(cause) }, 'an event file could not be sealed')
+      await end()
     } finally {
-      await worker.close()
       running = null
     }
+    idle = setTimeout(() => void end(), SEALER_IDLE_MS).unref()
     if (waiting.length > 0 && !closing) running = drain()
   }
 
@@ -173,7 +184,10 @@ function createSealing(start: () => WorkerClient, logger: Logger) {
     busy: (): readonly FileHour[] => [...waiting],
     async close(): Promise<void> {
       closing = true
+      clearTimeout(idle)
       await running
+      clearTimeout(idle)
+      await end()
     },
   }
 }

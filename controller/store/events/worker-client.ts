@@ -8,7 +8,10 @@ import type { FileHour } from './event-file.ts'
 import type { WorkerCall, WorkerCalls, WorkerMessage, WorkerOptions } from './worker-protocol.ts'
 
 export function startStoreWorker(options: WorkerOptions): Worker {
-  return startWorker(join(import.meta.dirname, 'store-worker.ts'), { workerData: options })
+  return startWorker(join(import.meta.dirname, 'store-worker.ts'), {
+    name: `store ${options.role}`,
+    workerData: options,
+  })
 }
 
 export interface WorkerClient {

@@ -86,6 +86,9 @@ function hold(): void {
   for (const agent of agents) agent.hold()
 }
 
+const rowsOf = (watermarks: Readonly<Record<number, number>>): number =>
+  Object.values(watermarks).reduce((sum, sequence) => sum + sequence, 0)
+
 function answer(order: FleetOrder): FleetAnswer | Promise<FleetAnswer> {
   switch (order.kind) {
     case 'prepare':
@@ -104,6 +107,7 @@ function answer(order: FleetOrder): FleetAnswer | Promise<FleetAnswer> {
       const { user, system } = process.cpuUsage()
       const looked = {
         rowsAcknowledged,
+        rowsStored: agents.reduce((sum, agent) => sum + rowsOf(agent.acknowledged()), 0),
         latencies,
         connected,
         welcomes,

@@ -20,7 +20,10 @@ export type FleetOrder =
   | { readonly kind: 'acknowledged' }
 
 export interface Look {
+  /** Of batches whose acknowledgement came. */
   readonly rowsAcknowledged: number
+  /** Up to the watermarks: those that the controller told of at a reconnect as well. */
+  readonly rowsStored: number
   /** From sending a batch to its acknowledgement, milliseconds, of batches answered since the last look. */
   readonly latencies: readonly number[]
   readonly connected: number
