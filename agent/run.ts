@@ -3,6 +3,7 @@ import { mkdirSync, realpathSync, statfsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { CordonEvent, EventOf } from '../shared/events/event.ts'
 import { compileIndicators } from '../shared/ioc/matcher.ts'
+import { restoreAddons } from '../shared/node/addons.ts'
 import { readContent, shippedContentFolder } from '../shared/node/content.ts'
 import type { Logger } from '../shared/node/logger.ts'
 import { aborted, pause, runEvery, runTogether } from '../shared/node/loop.ts'
@@ -32,6 +33,7 @@ import { AgentError } from './error.ts'
 import { agentStarted, agentStopped, sensorChanged, tampered } from './health/events.ts'
 import { foreignCode } from './health/foreign-code.ts'
 import { collectInventory } from './health/inventory.ts'
+import { keepSmall } from './health/memory.ts'
 import { createServiceNotifier } from './health/notify.ts'
 import type { StatusReport } from './health/report.ts'
 import { serveStatus } from './health/status-socket.ts'
@@ -58,6 +60,7 @@ export interface ReadyFacts {
   readonly sensors: readonly string[]
 }
 
+const AGENT_ADDONS = ['better-sqlite3', 'yara-x', 'cordon'] as const
 const RENEWAL_CHECK_MS = 3_600_000
 const USER_NAMES_INTERVAL_MS = 10_000
 const READY_WAIT_MS = 10_000
@@ -106,11 +109,16 @@ export async function runAgent(
     logger.warn({ reason }, 'the agent was tampered with')
     emit(tampered(reason, clock()))
   }
+  const tellForeignAddons = () => restoreAddons(AGENT_ADDONS).forEach(tellTampering)
   for (const found of foreignCode(process.env)) tellTampering(found)
+  tellForeignAddons()
 
   const scanner = createScanner({
     sources: content.yaraSources,
-    startProcess: (socket) => startScannerProcess(scannerProgram(), socket),
+    startProcess(socket) {
+      tellForeignAddons()
+      return startScannerProcess(scannerProgram(), socket)
+    },
     descriptors: native.ok ? native.native : null,
     ownFolders,
     logger,
@@ -391,6 +399,9 @@ export async function runAgent(
         await runEvery(USER_NAMES_INTERVAL_MS, stop, () => {
           userNames = platform.readUserNames()
         })
+      },
+      async function memory(stop) {
+        await keepSmall(native.ok ? native.native.releaseMemory : null, stop)
       },
       async function renewal(stop) {
         await runEvery(RENEWAL_CHECK_MS, stop, () => renewWhenDue())

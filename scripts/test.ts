@@ -2,7 +2,7 @@
  * `npm test`: sets up what the tests need, then runs them. `--long` runs the campaigns in full; other
  * arguments go to vitest.
  */
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { buildNative } from './build-native.ts'
@@ -25,13 +25,30 @@ if (system.kind === 'missing') say(system.mend)
 const native = buildNative()
 if (native.kind === 'failed') say(`the kernel sensors are not built: ${native.reason}`)
 
+// In a process of its own: what it loads is not the tests' business.
+const packaged =
+  native.kind !== 'failed' &&
+  spawnSync(process.execPath, [join(root, 'scripts', 'package.ts')], {
+    cwd: root,
+    stdio: ['ignore', 'ignore', 'inherit'],
+  }).status === 0
+if (!packaged) say('the packed programs are not made: their tests make them, and tell why they cannot')
+
 mkdirSync(join(root, 'build'), { recursive: true })
 rmSync(resultsPath, { force: true })
 const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${resultsPath}`]
 const vitest = spawn(
   process.execPath,
   [join(root, 'node_modules', 'vitest', 'vitest.mjs'), 'run', ...reporters, ...rest],
-  { cwd: root, stdio: 'inherit', env: { ...process.env, ...(long ? { CORDON_TEST_LONG: '1' } : {}) } },
+  {
+    cwd: root,
+    stdio: 'inherit',
+    env: {
+      ...process.env,
+      ...(long ? { CORDON_TEST_LONG: '1' } : {}),
+      ...(packaged ? { CORDON_TEST_PACKAGED: '1' } : {}),
+    },
+  },
 )
 for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => vitest.kill(signal))
 process.on('SIGINT', () => undefined)

@@ -73,8 +73,10 @@ export function openJournalFile(options: JournalFileOptions): JournalFile {
   }
 }
 
+const CACHE_BYTES_MAX = 1_024 ** 2
+
 function openWhole({ path }: JournalFileOptions): Sqlite {
-  const db = openSqlite({ path, migrations: MIGRATIONS })
+  const db = openSqlite({ path, migrations: MIGRATIONS, cacheBytesMax: CACHE_BYTES_MAX })
   // Small enough to be looked at as a whole: damage is found now, not in the middle of an action.
   const found = db.pragma('quick_check(1)', { simple: true })
   if (found === 'ok') return db

@@ -66,11 +66,15 @@ export interface BufferRows {
   close(nowMs: number): void
 }
 
+/** Rows are added at one end and read at the other: more would only be kept. */
+const CACHE_BYTES_MAX = 2 * 1_024 ** 2
+
 /** Opens the file or makes it. Throws when it is damaged, cannot be written, or is a newer program's. */
 export function openRows(options: OpenRows): BufferRows {
   const db = openSqlite({
     path: options.path,
     migrations: MIGRATIONS,
+    cacheBytesMax: CACHE_BYTES_MAX,
   })
   try {
     db.pragma(`busy_timeout = ${LOCK_WAIT_MS}`)

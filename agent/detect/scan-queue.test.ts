@@ -29,12 +29,12 @@ test('new files come before files that rest, and these before what was asked for
 
 test('a file that rests is not taken before its time, and the time is told', () => {
   const queue = queueOf(['log', 500], ['database', 300])
-  expect(queue.nextRestedMs()).toBe(300)
+  expect(queue.nextDueMs()).toBe(300)
   expect(queue.take(200)).toBeNull()
   expect(queue.take(300)?.key).toBe('database')
   expect(queue.take(499)).toBeNull()
   expect(queue.take(500)?.key).toBe('log')
-  expect(queue.nextRestedMs()).toBe(Number.POSITIVE_INFINITY)
+  expect(queue.nextDueMs()).toBe(Number.POSITIVE_INFINITY)
 })
 
 test('a file that is written again while it rests waits once, for all who want to know', () => {

@@ -24,8 +24,8 @@ export interface ScanQueue {
   /** Puts back what was taken, in front. */
   putBack(job: ScanJob): void
   take(nowMs: number): ScanJob | null
-  /** When the next resting file may be taken; infinity when none rests. */
-  nextRestedMs(): number
+  /** When the next job may be taken: minus infinity for now, infinity when none waits. */
+  nextDueMs(): number
   takeAll(): ScanJob[]
 }
 
@@ -76,11 +76,13 @@ export function createScanQueue(jobsMax: number): ScanQueue {
     putBack(job) {
       front = job
     },
-    nextRestedMs: () =>
-      [...resting.values()].reduce(
-        (least, job) => Math.min(least, job.restsUntilMs),
-        Number.POSITIVE_INFINITY,
-      ),
+    nextDueMs: () =>
+      front !== null || fresh.size > 0 || asked.size > 0
+        ? Number.NEGATIVE_INFINITY
+        : [...resting.values()].reduce(
+            (least, job) => Math.min(least, job.restsUntilMs),
+            Number.POSITIVE_INFINITY,
+          ),
     take(nowMs) {
       const job = front ?? firstOf(fresh) ?? firstRested(nowMs) ?? firstOf(asked)
       front = null

@@ -29,7 +29,7 @@ const STDOUT = 1
 /** `nobody` and `nogroup` of Debian; what matters is that they own nothing. */
 const UNPRIVILEGED_ID = 65_534
 const OPEN_FILES_MAX = 64
-/** Files up to this size share one buffer; larger ones have one of their own each. */
+/** Files up to this size share one buffer; larger ones another, which grows to hold the largest. */
 const SHARED_BUFFER_BYTES = 1024 ** 2
 
 /** Runs until the agent closes its end. Returns the exit status. */
@@ -119,6 +119,16 @@ function fileFromParent(parentPid: number): () => NextFile {
 
 function createExaminer(engine: YaraEngine | null, setup: ScanSetup): (id: number, fd: number) => ScanReply {
   const shared = Buffer.allocUnsafeSlow(SHARED_BUFFER_BYTES)
+  let large = shared
+
+  /** One buffer for each file would wait for the garbage collector, which sees a few bytes of each. */
+  function bufferFor(bytes: number): Buffer {
+    if (bytes <= shared.length) return shared
+    if (bytes > large.length) {
+      large = Buffer.allocUnsafeSlow(Math.min(setup.scanBytesMax, 2 ** Math.ceil(Math.log2(bytes))))
+    }
+    return large
+  }
 
   function scan(data: Buffer): Pick<ExaminedReply, 'scanProblem' | 'hits'> {
     if (engine === null) return { scanProblem: 'no-engine', hits: [] }
@@ -134,7 +144,7 @@ function createExaminer(engine: YaraEngine | null, setup: ScanSetup): (id: numbe
     try {
       const sizeBytes = fstatSync(fd).size
       const headBytes = Math.min(sizeBytes, setup.scanBytesMax)
-      const target = headBytes <= shared.length ? shared : Buffer.allocUnsafeSlow(headBytes)
+      const target = bufferFor(headBytes)
       const head = target.subarray(0, readFully(fd, target.subarray(0, headBytes), 0))
       const { scanProblem, hits } = scan(head)
       const hashes = sizeBytes > setup.hashBytesMax ? null : hashFile(fd, head, sizeBytes, shared)

@@ -317,6 +317,29 @@ test('a child that is killed from outside comes back, and its file and those wai
   expect(running.scanner.status()).toMatchObject({ restarts: 1, skipped: { crashed: 0 } })
 })
 
+test('a child without work is ended, and the next file starts another', async () => {
+  await using running = runScanner({ limits: { idleMs: 200 } })
+  await until(() => running.scanner.status().state === 'resting')
+  expect(running.scanner.status()).toMatchObject({ pid: null, engine: 'yara-x', restarts: 0 })
+  const [first = 0] = running.pids
+  expect(() => process.kill(first, 0)).toThrow('ESRCH')
+  const outcomes = await Promise.all(
+    ['rested-1', 'rested-2'].map((name) => running.scanner.examine(target(file(name, name)))),
+  )
+  expect(outcomes.map(({ kind }) => kind)).toEqual(['examined', 'examined'])
+  expect(running.pids).toHaveLength(2)
+  await until(() => running.scanner.status().state === 'resting')
+  expect(running.scanner.status()).toMatchObject({ scanned: 2, restarts: 0 })
+})
+
+test('a scanner that rests stops at once', async () => {
+  const running = runScanner({ limits: { idleMs: 1 } })
+  await until(() => running.scanner.status().state === 'resting')
+  await running.stop()
+  expect(running.scanner.status().state).toBe('stopped')
+  expect(running.pids).toHaveLength(1)
+})
+
 test('a file that ends the child each time is given up after the second', async () => {
   await using running = runScanner({ sources: [slowRule], limits: { fileTimeoutMs: 60_000 } })
   const slow = running.scanner.examine(target(file('slow-4', 'slow4')))

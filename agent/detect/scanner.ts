@@ -60,6 +60,8 @@ interface ScannerLimits {
   readonly hashBytesMax: number
   readonly fileTimeoutMs: number
   readonly startTimeoutMs: number
+  /** A child without work for so long is ended; the next file starts another. */
+  readonly idleMs: number
   readonly residentBytesMax: number
   readonly restartMinMs: number
   readonly restartMaxMs: number
@@ -72,13 +74,15 @@ const SCANNER_LIMITS: ScannerLimits = {
   hashBytesMax: 1024 ** 3,
   fileTimeoutMs: 10_000,
   startTimeoutMs: 30_000,
+  idleMs: 20_000,
   residentBytesMax: 512 * 1024 ** 2,
   restartMinMs: 200,
   restartMaxMs: 30_000,
 }
 
 export interface ScannerStatus {
-  readonly state: 'stopped' | 'starting' | 'ready' | 'waiting'
+  /** `resting`: no child, because there is no work; `waiting`: a child was lost, the next starts soon. */
+  readonly state: 'stopped' | 'starting' | 'ready' | 'resting' | 'waiting'
   readonly pid: number | null
   /** `yara-x`, or `none`: files are hashed and not scanned. */
   readonly engine: string
@@ -93,7 +97,7 @@ export interface ScannerStatus {
 }
 
 export interface Scanner {
-  /** Keeps a child running and works the queue off until `signal` aborts; then the rest is `stopped`. */
+  /** Keeps a child running while there is work, and works the queue off until `signal` aborts; then the rest is `stopped`. */
   run(signal: AbortSignal): Promise<void>
   /** Calls the listener once, at once when the result is known. It must not throw. */
   submit(target: ScanTarget, listener: OutcomeListener): void
@@ -114,6 +118,8 @@ const REST_FACTOR = 20
 const REST_MS_MIN = 1_000
 const REST_MS_MAX = 60_000
 const RECENT_PATHS_MAX = 4_096
+/** Longer is as good as without end: `submit` and the end of the child wake earlier. */
+const WAIT_MS_MAX = 2 * REST_MS_MAX
 /** A child that lived this long is sound: the next restart is quick again. */
 const SOUND_AFTER_MS = 10_000
 
@@ -246,25 +252,42 @@ export function createScanner(options: ScannerOptions): Scanner {
     }
   }
 
+  /**
+   * Until `submit`, the end of the child, or the time given. A race against `exited` here would hold one more
+   * reaction for each file as long as the child lives.
+   */
+  async function awaitWake(untilMs: number): Promise<void> {
+    const waitMs = Math.max(1, untilMs - clock())
+    const timer = waitMs < WAIT_MS_MAX ? setTimeout(() => wake?.(), waitMs) : undefined
+    await new Promise<void>((resolve) => {
+      wake = resolve
+    })
+    wake = null
+    clearTimeout(timer)
+  }
+
+  /** Null: the child is to end. */
   async function nextJob(worker: ScannerChild, signal: AbortSignal): Promise<ScanJob | null> {
+    const idleUntilMs = clock() + limits.idleMs
     for (;;) {
       if (signal.aborted || worker.isGone()) return null
       const job = queue.take(clock())
       if (job !== null) return job
-      const restMs = queue.nextRestedMs() - clock()
-      const rested = restMs < REST_MS_MAX * 2 ? setTimeout(() => wake?.(), Math.max(1, restMs)) : undefined
-      // Woken by `submit` and by the end of the child. A race against `exited` here would hold one more
-      // reaction for each file as long as the child lives.
-      await new Promise<void>((resolve) => {
-        wake = resolve
-      })
-      wake = null
-      clearTimeout(rested)
+      if (clock() >= idleUntilMs) return null
+      await awaitWake(Math.min(queue.nextDueMs(), idleUntilMs))
     }
   }
 
-  /** One child, from its start to its end. */
-  async function runChild(signal: AbortSignal): Promise<void> {
+  async function awaitWork(signal: AbortSignal): Promise<void> {
+    const stop = () => wake?.()
+    signal.addEventListener('abort', stop, { once: true })
+    while (!signal.aborted && queue.nextDueMs() > clock()) await awaitWake(queue.nextDueMs())
+    signal.removeEventListener('abort', stop)
+  }
+
+  /** One child, from its start to its end. True: it was ended because there was nothing to do. */
+  async function runChild(signal: AbortSignal): Promise<boolean> {
+    let isIdle = false
     const worker = startScannerChild({
       start: options.startProcess,
       descriptors: options.descriptors,
@@ -295,13 +318,15 @@ export function createScanner(options: ScannerOptions): Scanner {
         for (let job = await nextJob(worker, signal); job !== null; job = await nextJob(worker, signal)) {
           await work(job, worker)
         }
+        isIdle = !signal.aborted && !worker.isGone()
       }
     } finally {
       signal.removeEventListener('abort', stop)
       await worker.stop()
       child = null
     }
-    if (!signal.aborted) logger.warn({ why: await worker.exited }, 'scanner ended')
+    if (!signal.aborted && !isIdle) logger.warn({ why: await worker.exited }, 'scanner ended')
+    return isIdle
   }
 
   function submit(target: ScanTarget, listener: OutcomeListener): void {
@@ -331,7 +356,11 @@ export function createScanner(options: ScannerOptions): Scanner {
         const startedMs = clock()
         state = 'starting'
         try {
-          await runChild(signal)
+          if (await runChild(signal)) {
+            state = 'resting'
+            await awaitWork(signal)
+            continue
+          }
         } catch (error) {
           logger.error({ error: String(error) }, 'scanner cannot be started')
         }

@@ -1,7 +1,7 @@
 /** Code that somebody else put into this process by way of its environment, before it ran a line of its own. */
 
-/** Variables of the dynamic linker (ld.so(8)) that load libraries into every program. */
-const LOADER_VARIABLES = ['LD_PRELOAD', 'LD_AUDIT'] as const
+/** Variables that load libraries into a program: those of the dynamic linker (ld.so(8)) and those of OpenSSL. */
+const LOADER_VARIABLES = ['LD_PRELOAD', 'LD_AUDIT', 'OPENSSL_CONF', 'OPENSSL_MODULES'] as const
 const VALUE_CHARACTERS_MAX = 512
 
 /** What was found, in words for a tamper event; empty when there is nothing. */

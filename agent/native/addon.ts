@@ -97,6 +97,9 @@ export interface NativeAddon {
   /** Renames between open directories. EEXIST when the new name is taken: nothing is ever replaced. */
   renameNew(fromDirectoryFd: number, fromName: Buffer, toDirectoryFd: number, toName: Buffer): void
 
+  /** Gives back what malloc kept free and pages of code that came for the start; they come again when needed. */
+  releaseMemory(): void
+
   /** Gives up, for good, what a process that reads hostile files does not need. */
   enterSandbox(options: SandboxOptions): SandboxResult
 
@@ -113,6 +116,7 @@ const functionNames: readonly (keyof NativeAddon)[] = [
   ...(['fanotifyOpen', 'fanotifyMark', 'fanotifyForget', 'fanotifyDrain', 'fanotifyClose'] as const),
   ...(['socketPair', 'sendDescriptor', 'receiveDescriptor'] as const),
   ...(['pidfdOpen', 'pidfdSendSignal', 'pidfdWaitExited', 'enterSandbox', 'notifyService'] as const),
+  'releaseMemory',
   ...(['listAttributes', 'getAttribute', 'setAttribute', 'removeAttribute'] as const),
   ...(['setTimes', 'renameNew'] as const),
 ]

@@ -3,11 +3,29 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { PROGRAMS } from './programs.ts'
 
 export const ROOT = join(import.meta.dirname, '..', '..')
+/** Where `npm run package` puts its programs. With CORDON_TEST_PROGRAMS=dist they run instead of the source. */
+export const DIST = join(ROOT, 'dist')
 
 /** A signal that opened an inspector would let its sender run what he likes in the program. */
 const NODE_FLAGS = ['--disable-warning=ExperimentalWarning', '--disable-sigusr1']
+
+/** What to start for one of the entries in `PROGRAMS`, or for any other script. */
+function commandOf(
+  script: string,
+  nodeArgs: readonly string[],
+  within: readonly string[] = [],
+): readonly [string, ...string[]] {
+  const packed = Object.entries(PROGRAMS).find(([, entry]) => entry === script)?.[0]
+  const isPacked = packed !== undefined && process.env['CORDON_TEST_PROGRAMS'] === 'dist'
+  const program = isPacked
+    ? [join(DIST, packed)]
+    : [process.execPath, ...NODE_FLAGS, ...nodeArgs, join(ROOT, script)]
+  const [command = '', ...before] = [...within, ...program]
+  return [command, ...before]
+}
 
 export interface Program {
   readonly name: string
@@ -40,13 +58,8 @@ export interface StartOptions {
 /** Starts a program and waits until it is ready. Rejects with its last words when it is not. */
 export async function startProgram(options: StartOptions): Promise<{ program: Program; readyLine: string }> {
   const log = openSync(options.logPath, 'a', 0o600)
-  const nodeArgs = [...NODE_FLAGS, ...(options.nodeArgs ?? [])]
-  const [command, args] = commandLine(options.within, [
-    ...nodeArgs,
-    join(ROOT, options.script),
-    ...options.args,
-  ])
-  const child = spawn(command, args, {
+  const [command, ...before] = commandOf(options.script, options.nodeArgs ?? [], options.within)
+  const child = spawn(command, [...before, ...options.args], {
     stdio: ['pipe', 'pipe', log],
     env: { ...process.env, ...options.environment },
     detached: true,
@@ -76,11 +89,6 @@ export async function startProgram(options: StartOptions): Promise<{ program: Pr
   throw new Error(
     `${options.name} ${what}; its log is ${options.logPath}, the last lines are:\n${lastLines(options.logPath)}`,
   )
-}
-
-function commandLine(within: readonly string[] | undefined, nodeArgs: readonly string[]): [string, string[]] {
-  const [command = process.execPath, ...rest] = [...(within ?? []), process.execPath, ...nodeArgs]
-  return [command, rest]
 }
 
 function wrap(name: string, logPath: string, child: ChildProcess): Program {
@@ -127,9 +135,20 @@ export function runProgram(
   input = '',
   within?: readonly string[],
 ): Promise<Ran> {
+  const [command, ...before] = commandOf(script, [], within)
+  return runFile(command, [...before, ...args], environment, { input })
+}
+
+/** Runs a file to its end, in this folder unless said. */
+export function runFile(
+  command: string,
+  args: readonly string[],
+  environment: Readonly<Record<string, string>>,
+  { folder, input = '' }: { readonly folder?: string; readonly input?: string } = {},
+): Promise<Ran> {
   return new Promise((resolve, reject) => {
-    const [command, all] = commandLine(within, [...NODE_FLAGS, join(ROOT, script), ...args])
-    const child = spawn(command, all, {
+    const child = spawn(command, args, {
+      ...(folder === undefined ? {} : { cwd: folder }),
       env: { ...process.env, ...environment },
       stdio: ['pipe', 'pipe', 'pipe'],
     })

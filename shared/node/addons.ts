@@ -5,6 +5,7 @@
  */
 import { createHash } from 'node:crypto'
 import {
+  type BigIntStats,
   closeSync,
   constants,
   fstatSync,
@@ -26,6 +27,8 @@ export type AddonName = 'better-sqlite3' | 'yara-x' | 'cordon'
 
 /** Where the addons lie; in the environment, so that worker threads and the scanner child know it, too. */
 export const ADDON_FOLDER_VARIABLE = 'CORDON_ADDON_FOLDER'
+
+const FINDINGS_MAX = 16
 
 type Opened =
   | { readonly kind: 'sound'; readonly fd: number }
@@ -51,6 +54,7 @@ export function loadPackedAddon(name: AddonName): unknown {
   if (kept !== undefined && kept !== '') {
     const { fd } = openSound(kept, name)
     if (fd !== null) return loadOpened(name, fd)
+    // A folder of somebody else, as for a user who looks at the state of root: loaded from one of its own.
   }
   const folder = mkdtempSync(join(tmpdir(), 'cordon-addon-'))
   try {
@@ -62,18 +66,34 @@ export function loadPackedAddon(name: AddonName): unknown {
   }
 }
 
+/** What was found in the place of addons by this thread and not yet told. */
+let findings: string[] = []
+/** By addon: the file that was found sound, and when it changed last. */
+const lastSound = new Map<AddonName, string>()
+
 /**
  * Makes sure that the kept addons are sound, without loading them. Returns a sentence for each that was not what
- * this program put there; nothing in a program that runs from files.
+ * this program put there, now or when it was loaded; nothing in a program that runs from files. A file that is as
+ * it was found the last time is not read again: whoever loads it looks at all of it.
  */
 export function restoreAddons(names: readonly AddonName[]): string[] {
   const folder = process.env[ADDON_FOLDER_VARIABLE]
   if (packed === null || folder === undefined || folder === '') return []
-  return names.flatMap((name) => {
-    const { fd, foreign } = openSound(folder, name)
-    if (fd !== null) closeSync(fd)
-    return foreign === null ? [] : [`${addonPath(folder, name)} was not what Cordon wrote: ${foreign}`]
-  })
+  for (const name of names) {
+    const facts = lstatSync(addonPath(folder, name), { bigint: true, throwIfNoEntry: false })
+    if (facts !== undefined && identityOf(facts) === lastSound.get(name)) continue
+    const { fd } = openSound(folder, name)
+    if (fd === null) continue
+    lastSound.set(name, identityOf(fstatSync(fd, { bigint: true })))
+    closeSync(fd)
+  }
+  const told = findings
+  findings = []
+  return told
+}
+
+function identityOf(facts: BigIntStats): string {
+  return `${facts.dev}:${facts.ino}:${facts.size}:${facts.mode}:${facts.ctimeNs}`
 }
 
 /** An upgrade brings other bytes under another name: that is no tampering. */
@@ -87,28 +107,34 @@ function factsOf(name: AddonName): { readonly sha256: string; readonly size: num
   return facts
 }
 
-/** `fd` null: the folder cannot hold it, `problem` says why. `foreign`: what was there instead, before. */
+/** `fd` null: the folder cannot hold it, `problem` says why. */
 function openSound(
   folder: string,
   name: AddonName,
-): { readonly fd: number | null; readonly foreign: string | null; readonly problem: string } {
+): { readonly fd: number | null; readonly problem: string } {
   const path = addonPath(folder, name)
   try {
     ensurePrivate(folder)
     const first = openChecked(path, name)
-    if (first.kind === 'sound') return { fd: first.fd, foreign: null, problem: '' }
-    const foreign = first.kind === 'foreign' ? first.reason : null
+    if (first.kind === 'sound') return { fd: first.fd, problem: '' }
+    if (first.kind === 'foreign') noteForeign(path, first.reason)
     // A folder in the file's place, too: whatever it is, it is not ours.
     rmSync(path, { recursive: true, force: true })
     forgetOthers(folder, name)
     writeFileDurably(path, readPacked(`addons/${name}.node`), 0o500)
     const second = openChecked(path, name)
-    if (second.kind === 'sound') return { fd: second.fd, foreign, problem: '' }
-    const reason = second.kind === 'foreign' ? second.reason : 'it is gone as soon as it is written'
-    return { fd: null, foreign: foreign ?? reason, problem: reason }
+    if (second.kind === 'sound') return { fd: second.fd, problem: '' }
+    const problem = second.kind === 'foreign' ? second.reason : 'it is gone as soon as it is written'
+    noteForeign(path, problem)
+    return { fd: null, problem }
   } catch (error) {
-    return { fd: null, foreign: null, problem: error instanceof Error ? error.message : String(error) }
+    return { fd: null, problem: error instanceof Error ? error.message : String(error) }
   }
+}
+
+function noteForeign(path: string, reason: string): void {
+  if (findings.length >= FINDINGS_MAX) return
+  findings.push(`${path} was not what Cordon wrote and was written anew: ${reason}`)
 }
 
 /** Ours alone. Throws when the folder is somebody else's. */

@@ -12,6 +12,8 @@ export interface OpenOptions {
   readonly readonly?: boolean
   /** Of a database that is made by this call; 4,096 unless said. Large rows in large pages cost less. */
   readonly pageBytes?: number
+  /** Pages kept in memory; SQLite's own bound of 16 MB unless said. */
+  readonly cacheBytesMax?: number
 }
 
 /**
@@ -35,6 +37,8 @@ export function openSqlite(options: OpenOptions): Sqlite {
       db.pragma('trusted_schema = OFF')
     }
     db.pragma('busy_timeout = 5000')
+    // Negative: in KiB.
+    if (options.cacheBytesMax) db.pragma(`cache_size = ${-Math.ceil(options.cacheBytesMax / 1_024)}`)
     if (!options.readonly) migrate(db, options.migrations)
     return db
   } catch (error) {

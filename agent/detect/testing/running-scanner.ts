@@ -37,7 +37,8 @@ export function runScanner(options: RunningScannerOptions = {}): RunningScanner 
     clock: Date.now,
     random: () => 0,
     onSpawn: (pid) => pids.push(pid),
-    limits: options.limits ?? {},
+    // Most tests look at one child; those of resting say a time.
+    limits: { idleMs: 600_000, ...options.limits },
   })
   const running = scanner.run(stop.signal)
   const stopAll = async () => {
