@@ -17,6 +17,9 @@ import {
   CONTROLLER_MESSAGES,
   EnrolmentRequest,
   EnrolmentResponse,
+  ExpiredRenewalAnswer,
+  ExpiredRenewalNonce,
+  ExpiredRenewalRequest,
   FileChunkHeader,
 } from '../shared/protocol/messages.ts'
 import { PROTOCOL_HISTORY, PROTOCOL_VERSION } from '../shared/protocol/version.ts'
@@ -104,6 +107,11 @@ function protocolDocument(): string {
     '`POST /v1/enrol` on the enrolment listener (TLS 1.3; the agent accepts only a chain whose root key has the hash in its token).',
     section('Request', EnrolmentRequest),
     section('Response', EnrolmentResponse),
+    '## Renewal of a certificate that ran out',
+    '`GET`, then `POST /v1/renew-expired` on the enrolment listener (TLS 1.3, the fleet’s root). The old key signs `cordon/renew-expired/v1\\0`, the nonce and the request (ECDSA, P-256, SHA-256); a person approves.',
+    section('Nonce', ExpiredRenewalNonce),
+    section('Request', ExpiredRenewalRequest),
+    section('Answer', ExpiredRenewalAnswer),
     '## Commands',
     'Signatures are Ed25519 over a domain prefix and the exact bytes. A command carries the intent (signed by operators), this agent’s leaf with its proof under the intent’s root, and the wrapper (signed by the controller).',
     section('Intent', Intent),

@@ -78,7 +78,7 @@ export const Health = Closed({
   problems: Type.Array(Text(512), { maxItems: 8 }),
 })
 
-export const HOST_STATES = ['connected', 'silent', 'stopped', 'held', 'revoked'] as const
+const HOST_STATES = ['connected', 'silent', 'stopped', 'held', 'revoked'] as const
 export const HostAnswer = Closed({
   agentId: AgentIdText,
   hostName: Text(256),

@@ -78,6 +78,7 @@ export async function startTestController(
     readonly handlers?: Partial<GatewayHandlers>
     readonly slowStoreMs?: number
     readonly files?: FileSink
+    readonly clock?: () => number
   } = {},
 ): Promise<TestController> {
   const folder = mkdtempSync(join(tmpdir(), 'cordon-gateway-'))
