@@ -3,7 +3,7 @@ import { hashBreakGlassCode, parseBreakGlassCode } from '../../shared/node/break
 import type { IsolationStatus } from '../../shared/protocol/messages.ts'
 import { ISOLATION_OFF } from '../../shared/protocol/testing/isolation-off.ts'
 import type { Host } from '../api/services.ts'
-import { HOST_A, HOST_B } from '../correlate/testing/findings.ts'
+import { HOST_A, HOST_B, processFinding } from '../correlate/testing/findings.ts'
 import type { ActionRequest } from './action.ts'
 import { createBreakGlassService } from './break-glass-service.ts'
 import { agentState, createTestDomain, type TestDomain } from './testing/domain.ts'
@@ -136,4 +136,27 @@ test('an isolation that was never confirmed goes from applied to reverted', () =
       .slice(-3),
   ).toEqual(['received', 'applied', 'reverted'])
   expect(domain.alerts()).toEqual([])
+})
+
+test('an isolation contains its incident, on a second try too; when it is taken back the incident is open again', () => {
+  using domain = createTestDomain()
+  domain.formation.take(processFinding(HOST_A, [50], 0))
+  const status = () => domain.incidents.get('INC-1')?.status
+  const asked = { ...request('isolateHost'), incidentId: 'INC-1' }
+  const [failed = ''] = send(domain, asked)
+  tell(domain, failed, 'isolateHost', 'failed')
+  expect(status()).toBe('open')
+  domain.clock.nowMs += 1
+  // Another code, and all the same the same host.
+  const [done = ''] = send(domain, asked)
+  for (const state of ['received', 'applied', 'probed', 'done'] as const)
+    tell(domain, done, 'isolateHost', state)
+  expect(status()).toBe('contained')
+  domain.clock.nowMs += 1
+  const [release = ''] = send(domain, { ...request('releaseHost'), incidentId: 'INC-1' })
+  tell(domain, done, 'isolateHost', 'reverted')
+  for (const state of ['received', 'applied', 'probed', 'done'] as const)
+    tell(domain, release, 'releaseHost', state)
+  expect(domain.dispatch.get(release)?.state).toBe('done')
+  expect(status()).toBe('open')
 })
