@@ -15,7 +15,7 @@ export const WANTED_BY = {
 } as const
 
 export const AGENT_PROGRAM = '/usr/bin/cordon-agent'
-export const AGENT_CONFIG_FOLDER = '/etc/cordon-agent'
+const AGENT_CONFIG_FOLDER = '/etc/cordon-agent'
 export const AGENT_CONFIG = `${AGENT_CONFIG_FOLDER}/agent.json`
 export const AGENT_STATE_FOLDER = '/var/lib/cordon-agent'
 

@@ -36,7 +36,7 @@ export function buildPackage(kind: PackageKind, spec: PackageSpec, output: strin
 }
 
 /** SOURCE_DATE_EPOCH, else the time of the last commit; without a repository the beginning of 2026. */
-export function sourceDateEpoch(): number {
+function sourceDateEpoch(): number {
   const given = Number(process.env.SOURCE_DATE_EPOCH)
   if (Number.isInteger(given) && given > 0) return given
   try {
