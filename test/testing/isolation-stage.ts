@@ -98,7 +98,7 @@ export async function startIsolationStage(folder: string): Promise<IsolationStag
       CORDON_AGENT_GATEWAY_URL: `wss://${NAME}:${ports.gateway}`,
       CORDON_AGENT_LAUNCHER_NETNS: readNetworkNamespace(),
       CORDON_AGENT_SENSORS: 'polling',
-      CORDON_AGENT_ISOLATION_CONFIRM_MS: '8000',
+      CORDON_AGENT_WATCH_PATHS: folders.testRoot,
     }
     const runAgent = (args: readonly string[], input = '') =>
       runProgram(AGENT, args, agentEnvironment, input, inHost)
