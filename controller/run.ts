@@ -38,6 +38,7 @@ import { createHolds } from './pki/holds.ts'
 import { createRegistry, type PkiAlert } from './pki/registry.ts'
 import { createChangeFeed } from './state/change-feed.ts'
 import { openState } from './state/state.ts'
+import { createTogether } from './state/together.ts'
 import { openEmbeddedEventStore } from './store/events/embedded-event-store.ts'
 import { eventAt } from './store/events/event-at.ts'
 import { keepWithinRetention } from './store/events/retention.ts'
@@ -140,6 +141,7 @@ export async function runController(
     return { kind: 'keyset' as const, keyset, rootSignature }
   }
   const verifier = startVerifier(logger)
+  const together = createTogether(state, logger)
   const history = createHistoryWatch({ onForked: standing.onForked, noteStorage: storage.note })
   const ingest = createIngest({
     store: history.store(store),
@@ -170,8 +172,10 @@ export async function runController(
     handlers: {
       onHello(agentId, hello) {
         keysetVersions.set(agentId, hello.keysetVersion)
-        hosts.connected(agentId, hello)
-        silence.connected(agentId)
+        together(() => {
+          hosts.connected(agentId, hello)
+          silence.connected(agentId)
+        })
       },
       onConnected(agentId) {
         // First of all: a command under a keyset that the agent does not have would be refused for good.
@@ -183,10 +187,12 @@ export async function runController(
       onStopping: silence.farewell,
       onDisconnected(agentId, _reason, quietMs) {
         keysetVersions.delete(agentId)
-        hosts.disconnected(agentId)
-        silence.lost(agentId, quietMs)
+        together(() => {
+          hosts.disconnected(agentId)
+          silence.lost(agentId, quietMs)
+        })
       },
-      onStatus: (agentId, status) => hosts.status(agentId, status),
+      onStatus: (agentId, status) => together(() => hosts.status(agentId, status)),
       onRenewal(agentId, csrPem, peer) {
         const renewed = enrolment.renew(agentId, peer.certificateFingerprint, csrPem)
         if (!renewed.ok) return { kind: 'refused', reason: renewed.error.reason }
@@ -326,6 +332,7 @@ export async function runController(
       },
     ])
   } finally {
+    together.flush()
     await verifier.close()
     await store.close()
     operators.close()
