@@ -10,8 +10,10 @@ import {
   BROWSER,
   COMPILER,
   CONNECTION_LISTING,
+  CONTAINERS,
   ensureSystemPrograms,
   FIREWALL,
+  PACKAGING,
 } from './setup/system-packages.ts'
 
 const root = join(import.meta.dirname, '..')
@@ -20,7 +22,8 @@ const long = process.argv.includes('--long')
 const rest = process.argv.slice(2).filter((argument) => argument !== '--long')
 
 const say = (line: string) => console.error(`cordon: ${line}`)
-const system = ensureSystemPrograms([...COMPILER, ...CONNECTION_LISTING, ...FIREWALL, ...BROWSER], say)
+const programs = [...COMPILER, ...CONNECTION_LISTING, ...FIREWALL, ...BROWSER, ...PACKAGING]
+const system = ensureSystemPrograms([...programs, ...(long ? CONTAINERS : [])], say)
 if (system.kind === 'missing') say(system.mend)
 const native = buildNative()
 if (native.kind === 'failed') say(`the kernel sensors are not built: ${native.reason}`)
