@@ -7,6 +7,9 @@ import { createLogger } from '../shared/node/logger.ts'
 import { loadSettings } from '../shared/node/settings.ts'
 import { holdStateFolder } from '../shared/node/state-lock.ts'
 import { stopSignal } from '../shared/node/stop-signal.ts'
+import { BackupError } from './backup/backup-error.ts'
+import { addBackupCommands } from './backup/commands.ts'
+import { refusalAt } from './backup/issuing.ts'
 import { addOperator, CeremonyError, initialise, parseOperator, paths } from './ceremony.ts'
 import { createProcessIo } from './cli/terminal.ts'
 import { CONTROLLER_SETTINGS, type ControllerSettings } from './config/settings.ts'
@@ -101,6 +104,7 @@ program
     const minutes = Number(options.ttl)
     if (!(minutes > 0 && minutes <= 60))
       throw new CeremonyError('--ttl must be more than 0 and at most 60 minutes')
+    mustIssue()
     say(await createLocalToken(settings(), minutes * 60_000))
   })
 
@@ -149,18 +153,35 @@ program
   .addHelpText('after', example('keyset add --name grace --public-key HEX --classes C'))
   .action(async (options: { name: string; publicKey: string; classes: string }) => {
     const operator = parseOperator(`${options.name}:${options.publicKey}:${options.classes}`)
+    mustIssue()
     const keyset = await addOperator(settings(), operator)
     say(`keyset ${keyset.version} trusts ${keyset.operators.map((one) => one.name).join(', ')}`)
     process.stderr.write('a controller that runs takes it at its next start\n')
   })
 
+addBackupCommands({
+  program,
+  stateFolder: () => settings().stateFolder,
+  foldersOf: paths,
+  readPassphrase: (twice) => readPassword('Passphrase of the backup: ', twice),
+  say,
+  example,
+  version: VERSION,
+})
+
+/** A controller that came out of a backup issues nothing before it is confirmed. */
+function mustIssue(): void {
+  const refusal = refusalAt(paths(settings().stateFolder).state)
+  if (refusal !== null) throw new CeremonyError(refusal)
+}
+
 /** Hidden when it is typed. */
-async function readPassword(): Promise<string> {
+async function readPassword(prompt = 'Password: ', twice = true): Promise<string> {
   const { stdin } = createProcessIo(process)
   if (!stdin.isTerminal) return (await stdin.readAll()).replace(/\n$/, '')
-  const password = await stdin.ask('Password: ', true)
+  const password = await stdin.ask(prompt, true)
   if (password === null) throw new CeremonyError('cancelled')
-  if ((await stdin.ask('Again: ', true)) !== password) throw new CeremonyError('the two passwords differ')
+  if (twice && (await stdin.ask('Again: ', true)) !== password) throw new CeremonyError('the two differ')
   return password
 }
 
@@ -180,7 +201,7 @@ const LISTENERS = ['apiPort', 'gatewayPort', 'enrolmentPort'] as const
 
 /** The network's refusals name the setting to change; anything unexpected is told with its stack. */
 function describeFailure(error: unknown): string {
-  if (error instanceof CeremonyError) return error.message
+  if (error instanceof CeremonyError || error instanceof BackupError) return error.message
   const { code, message, stack, port, address } = error as NodeJS.ErrnoException & {
     port?: number
     address?: string

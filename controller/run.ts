@@ -10,6 +10,7 @@ import { consoleFiles } from './api/static-files.ts'
 import { createAlerts } from './audit/alerts.ts'
 import { createAuditLog } from './audit/audit-log.ts'
 import { createStorageHealth } from './audit/storage-health.ts'
+import { createIssuingGuard } from './backup/issuing.ts'
 import { openControllerAuthority, paths } from './ceremony.ts'
 import type { ControllerSettings } from './config/settings.ts'
 import { createConsumer } from './detect/consumer.ts'
@@ -95,18 +96,21 @@ export async function runController(
     nowMs,
   })
   const address = (scheme: string, port: number) => `${scheme}://${settings.agentFacingHost}:${port}`
-  const enrolment = createEnrolment({
-    database: pki,
-    authority,
-    registry,
-    tokens: createEnrolmentTokens(pki, nowMs),
-    keyset: keysets,
-    enrolmentUrl: address('https', settings.enrolmentPort),
-    gatewayUrl: address('wss', settings.gatewayPort),
-    clock: nowMs,
-    alert: pkiAlert,
-    enrolled: ({ certificate, inventory }) => hosts.enrolled(certificate.agentId, inventory, 'enrolment'),
-  })
+  const issuing = createIssuingGuard({ state, alerts, log: logger })
+  const enrolment = issuing.enrolment(
+    createEnrolment({
+      database: pki,
+      authority: issuing.authority(authority),
+      registry,
+      tokens: createEnrolmentTokens(pki, nowMs),
+      keyset: keysets,
+      enrolmentUrl: address('https', settings.enrolmentPort),
+      gatewayUrl: address('wss', settings.gatewayPort),
+      clock: nowMs,
+      alert: pkiAlert,
+      enrolled: ({ certificate, inventory }) => hosts.enrolled(certificate.agentId, inventory, 'enrolment'),
+    }),
+  )
 
   const silence = createSilenceWatch({
     state,
@@ -163,7 +167,7 @@ export async function runController(
     host: settings.gatewayAddress,
     port: settings.gatewayPort,
     tlsOptions: () => agentFacingTlsOptions(authority.serverCredentials(), authority.rootPem),
-    authorise: registry.authorise,
+    authorise: issuing.authorise(registry.authorise),
     keysetVersion: () => keysets.current().version,
     batches: history.sink(ingest),
     files: evidence.intake,
@@ -172,6 +176,7 @@ export async function runController(
     handlers: {
       onHello(agentId, hello) {
         keysetVersions.set(agentId, hello.keysetVersion)
+        issuing.hello(agentId, hello, keysets.current().version)
         together(() => {
           hosts.connected(agentId, hello)
           silence.connected(agentId)
@@ -225,7 +230,7 @@ export async function runController(
       )
     },
     send: gateway.send,
-    nonceOf: gateway.nonceOf,
+    nonceOf: issuing.nonceOf(gateway.nonceOf),
     incidentActionsChanged: containment.actionChanged,
     audit,
     alerts,
@@ -249,6 +254,7 @@ export async function runController(
   })
 
   const services: Services = {
+    issuing,
     hosts,
     standing,
     health: storage,

@@ -231,6 +231,8 @@ function addRoute(app: FastifyInstance, context: Context, route: Route): void {
     },
     handler: async (request, reply) => {
       if (route.live) return openStream(context, request, reply)
+      const unconfirmed = route.issues ? context.options.services.issuing.refusal() : null
+      if (unconfirmed !== null) return send(reply, request.id, problem('notConfirmed', unconfirmed))
       const answered = await route.handle(callFrom(context, request))
       if (answered.kind === 'problem') return send(reply, request.id, answered.problem)
       if (answered.kind === 'download') return sendDownload(reply, answered)

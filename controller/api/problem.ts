@@ -14,6 +14,7 @@ export const PROBLEMS = {
   requestTimeout: 408,
   conflict: 409,
   tooLate: 409,
+  notConfirmed: 409,
   bodyTooLarge: 413,
   addressTooLong: 414,
   wrongContentType: 415,

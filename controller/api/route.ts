@@ -51,6 +51,8 @@ export interface RouteShape {
   readonly query?: TObject
   readonly body?: TSchema
   readonly response: TSchema
+  /** Refused while a controller that came out of a backup waits for its confirmation. */
+  readonly issues?: boolean
   /** Answers with the live stream of changes; its handler is never called. */
   readonly live?: boolean
   /** Answers with bytes instead of JSON, for as long as that takes. */

@@ -201,7 +201,14 @@ export interface KeysetService {
   ): Outcome<{ version: number }, { kind: 'invalid'; reason: string }>
 }
 
+/** Whether this controller may issue commands, certificates, tokens and keysets. */
+export interface IssuingService {
+  /** Why not, for a person; null when it may. */
+  refusal(): string | null
+}
+
 export interface Services {
+  readonly issuing: IssuingService
   readonly hosts: HostService
   readonly standing: HostStandingService
   readonly health: HealthService

@@ -21,6 +21,8 @@ export type IngestAlert =
   | 'chainBroken'
   /** The controller has more of the stream than the agent: its buffer was rolled back, or the agent cloned. */
   | 'watermarkAhead'
+  /** The agent knows as stored what the controller does not have: its folder was put back, or lost. */
+  | 'controllerBehind'
   /** A known agent starts over with a new stream: its buffer was deleted or set aside. */
   | 'streamReplaced'
   /** A body speaks of processes of another agent. */
@@ -150,6 +152,15 @@ export function createIngest(options: IngestOptions): Ingest {
           'watermarkAhead',
           agentId,
           `class ${eventClass}: sequence ${sequence} is stored, the agent's newest is ${last}`,
+        )
+      }
+      for (const { class: eventClass, acknowledged } of hello.watermarks) {
+        const sequence = stored.find((mark) => mark.class === eventClass)?.sequence ?? 0
+        if (sequence >= acknowledged) continue
+        onAlert(
+          'controllerBehind',
+          agentId,
+          `class ${eventClass}: the agent has ${acknowledged} acknowledged, stored is up to ${sequence}; it sends again what it still has`,
         )
       }
       const oldest = new Map(

@@ -200,6 +200,7 @@ const refusals: { readonly [Kind in EnrolmentError['kind']]: { status: number; h
   requestInvalid: { status: 400, hint: 'is the agent of this release?' },
   keyInUse: { status: 409, hint: 'this host is enrolled already' },
   revoked: { status: 403, hint: newToken },
+  notConfirmed: { status: 503, hint: 'try again when an operator has confirmed the restored controller' },
 }
 
 /** The whole body, or undefined as soon as it is longer than any enrolment. */

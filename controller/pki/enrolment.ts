@@ -22,8 +22,9 @@ export type EnrolmentError = PkiError<
   | 'requestInvalid'
   | 'keyInUse'
   | 'revoked'
+  | 'notConfirmed'
 >
-export type RenewalError = PkiError<'notAuthorised' | 'requestInvalid' | 'keyInUse'>
+export type RenewalError = PkiError<'notAuthorised' | 'requestInvalid' | 'keyInUse' | 'notConfirmed'>
 
 export interface EnrolledAgent {
   readonly certificate: IssuedCertificate

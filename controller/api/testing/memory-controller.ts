@@ -34,6 +34,8 @@ export interface MemoryController extends AsyncDisposable {
   readonly folder: string
   readonly operators: Operators
   readonly services: Services
+  /** Set to make it a controller that waits for its confirmation. */
+  readonly issuing: { refusal: string | null }
   readonly actions: MemoryActions
   readonly actionOptions: MemoryActionsOptions
   readonly audit: AuditEntry[]
@@ -110,7 +112,9 @@ function createWorld() {
   }
   /** The bytes of evidence that is downloaded are not those of its hash. */
   const damage = { on: false }
+  const issuing = { refusal: null as string | null }
   const services: Services = {
+    issuing: { refusal: () => issuing.refusal },
     actions,
     hosts: {
       list: () => hosts,
@@ -178,7 +182,7 @@ function createWorld() {
   const change = (told: Change) => {
     for (const listener of listeners) listener(told)
   }
-  return { services, actions, actionOptions, audit, damage, notes, events, queries, change }
+  return { services, issuing, actions, actionOptions, audit, damage, notes, events, queries, change }
 }
 
 function matches(row: StoredEvent, query: EventQuery): boolean {
