@@ -132,7 +132,7 @@ export async function runController(
   })
   const renewals = createExpiredRenewals({
     database: pki,
-    authority,
+    authority: issuing.authority(authority),
     registry,
     clock: nowMs,
     asked: standing.onRenewalAsked,

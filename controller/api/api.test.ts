@@ -235,3 +235,25 @@ test('what is done is done in the name of the session, not of the request', asyn
   const other = { ...kill, targets: [{ ...kill.targets[0], agentId: OTHER_AGENT_ID.replace('f', '0') }] }
   expectError(await call('POST', '/api/v1/actions', { token, body: other }), 404)
 })
+
+test('a restored controller refuses what issues, says why, and answers everything else', async () => {
+  const token = tokens.get('admin') ?? ''
+  controller.issuing.refusal = 'restored: confirm-restore'
+  try {
+    const issuing = ROUTES.filter((route) => route.issues).map(({ name }) => name)
+    expect(issuing.toSorted()).toEqual([
+      'approveIntent',
+      'approveRenewal',
+      'createEnrolmentToken',
+      'planAction',
+      'replaceKeyset',
+    ])
+    const refused = await call('POST', '/api/v1/enrolment/tokens', { token, body: {} })
+    expectError(refused, 409)
+    expect(refused.text).toContain('restored: confirm-restore')
+    expect((await call('GET', '/api/v1/hosts', { token })).status).toBe(200)
+  } finally {
+    controller.issuing.refusal = null
+  }
+  expect((await call('POST', '/api/v1/enrolment/tokens', { token, body: {} })).status).toBe(200)
+})

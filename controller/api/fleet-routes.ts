@@ -155,6 +155,7 @@ export const FLEET_ROUTES: readonly Route[] = [
       path: '/hosts/:id/approve-renewal',
       name: 'approveRenewal',
       access: 'admin',
+      issues: true,
       summary: 'Gives a host whose certificate ran out another one, for the new key that it asked with.',
       params: HostParams,
       body: Closed({ reason: Reason }),

@@ -100,3 +100,16 @@ test('no gap event makes rows of class 0 dispensable', async () => {
   )
   expect(place.oldest.size).toBe(0)
 })
+
+test('an agent that knows as stored what the store does not have shows a controller that was put back', async () => {
+  const { ingest, alerts } = ingestOver([])
+  const mark = { class: 2, first: 1, last: 9, acknowledged: 0 }
+  const hello = (acknowledged: number) =>
+    ({ streamId: agentId, watermarks: [{ ...mark, acknowledged }] }) as unknown as Parameters<
+      typeof ingest.open
+    >[1]
+  await ingest.open(agentId, hello(0))
+  expect(alerts).toEqual([])
+  await ingest.open(agentId, hello(5))
+  expect(alerts).toEqual(['controllerBehind'])
+})
