@@ -21,6 +21,7 @@ import { join } from 'node:path'
 import pkgSea from '@yao-pkg/pkg/lib-es5/sea.js'
 import type { PackedTable } from '../shared/node/assets.ts'
 import { bundlePacked, checkNode, NODE_BINARY, WORKERS } from './build.ts'
+import { buildConsole } from './build-console.ts'
 import { buildNative } from './build-native.ts'
 import { PROGRAMS, type Program } from './setup/programs.ts'
 import { COMPILER, ensureSystemPrograms } from './setup/system-packages.ts'
@@ -59,6 +60,7 @@ export async function packagePrograms(
   if (system.kind === 'missing') throw new Error(system.mend)
   const native = buildNative()
   if (native.kind === 'failed') throw new Error(`the agent's own addon is not built: ${native.reason}`)
+  await buildConsole()
   mkdirSync(work, { recursive: true })
   const nodePath = strippedNode()
   const output = join(root, config.pkg.outputPath)

@@ -5,13 +5,14 @@ import { parseArgs } from 'node:util'
 import { buildNative } from '../build-native.ts'
 import { ROOT } from '../setup/program.ts'
 import { COMPILER, ensureSystemPrograms } from '../setup/system-packages.ts'
+import { agentBench } from './agent.ts'
 import { detectBench } from './detect.ts'
 import { execBench } from './exec.ts'
 import { ingestBench } from './ingest.ts'
 import { type Bench, type BenchReport, describeMachine, rounded } from './report.ts'
 import { stormReconnectBench } from './storm-reconnect.ts'
 
-const BENCHES: readonly Bench[] = [execBench, detectBench, ingestBench, stormReconnectBench]
+const BENCHES: readonly Bench[] = [agentBench, execBench, detectBench, ingestBench, stormReconnectBench]
 /** A bench that fills the disk would measure that, and harm what else is on it. */
 const FREE_BYTES_MIN = 10 * 1024 ** 3
 

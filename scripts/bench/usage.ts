@@ -24,7 +24,7 @@ export function machineCpuSeconds(): number {
 }
 
 /** The process, its children, their children: processes that the program started. */
-function processTree(pid: number): number[] {
+export function processTree(pid: number): number[] {
   const children = new Map<number, number[]>()
   for (const name of readdirSync('/proc')) {
     const child = Number(name)
