@@ -4,7 +4,7 @@ import { compileSchema, parseStrict } from '../../shared/protocol/parse.ts'
 import { BackupError } from './backup-error.ts'
 
 /** Ten years of hourly event files fit in twice. */
-export const MEMBERS_MAX = 200_000
+const MEMBERS_MAX = 200_000
 export const MANIFEST_NAME = 'manifest.json'
 export const MANIFEST_BYTES_MAX = 64 * 1024 * 1024
 
@@ -20,7 +20,7 @@ const MEMBER_NAME = [
 export const MEMBER_PATTERN = `^(${MEMBER_NAME})$`
 
 /** Without these there is no controller. */
-export const REQUIRED_MEMBERS = [
+const REQUIRED_MEMBERS = [
   'state.db',
   'pki.db',
   'operators.db',
