@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { AT, BOOT_ID, ENTITY_ID, EVENTS, FILE_PATH, SHA256 } from '../api/testing/fixtures.ts'
 import { type MemoryController, PASSWORD, startMemoryController } from '../api/testing/memory-controller.ts'
+import type { TimelineEntry } from '../incidents/incident.ts'
 import { COMMANDS } from './run.ts'
 import { createOperator, type Operator, runAt } from './testing/operator.ts'
 
@@ -103,7 +104,8 @@ test('what went wrong names the command whose help to read', async () => {
 
 test('a record that is longer than described is still shown, with a warning', async () => {
   const { timeline } = controller.services.incidents
-  const entry = { at: AT, kind: 'note', hostName: null, summary: 'x'.repeat(5_000), reference: null } as never
+  const summary = 'x'.repeat(5_000)
+  const entry: TimelineEntry = { at: AT, until: null, kind: 'note', hostName: null, summary, reference: null }
   Object.assign(controller.services.incidents, { timeline: async () => [entry] })
   const result = await operator.run(['incident', 'timeline', 'INC-1'])
   Object.assign(controller.services.incidents, { timeline })
