@@ -4,14 +4,14 @@
  */
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { basename, join } from 'node:path'
+import { basename, join, relative } from 'node:path'
 import { type BuildOptions, type BuildResult, build } from 'esbuild'
 
 const root = join(import.meta.dirname, '..')
 const source = join(root, 'controller', 'console')
 const folder = join(root, 'build', 'console')
 const assets = join(folder, 'assets')
-const stampPath = join(folder, 'sources.sha256')
+const stampPath = join(root, 'build', 'console.sha256')
 
 export type ConsoleBuild =
   | { readonly kind: 'present' }
@@ -20,7 +20,7 @@ export type ConsoleBuild =
 /** Rejects when the sources do not compile. */
 export async function buildConsole(): Promise<ConsoleBuild> {
   const wanted = hashOfSources()
-  if (existsSync(stampPath) && readFileSync(stampPath, 'utf8') === wanted) return { kind: 'present' }
+  if (isBuilt() && readFileSync(stampPath, 'utf8') === wanted) return { kind: 'present' }
   const started = performance.now()
   const { outputFiles, metafile } = await bundleConsole()
   mkdirSync(assets, { recursive: true })
@@ -30,6 +30,10 @@ export async function buildConsole(): Promise<ConsoleBuild> {
   const kept = new Set(outputFiles.map(({ path }) => basename(path)))
   for (const name of readdirSync(assets)) if (!kept.has(name)) rmSync(join(assets, name), { force: true })
   return { kind: 'built', durationMs: performance.now() - started, files: outputFiles.length }
+}
+
+function isBuilt(): boolean {
+  return existsSync(stampPath) && existsSync(join(folder, 'index.html'))
 }
 
 /** The console's files in memory. The metafile tells which files went in. */
@@ -94,7 +98,9 @@ function hashOfSources(): string {
     .filter((name) => /\.(tsx?|css|json)$/.test(name) && !/\.test\.tsx?$/.test(name))
     .sort()
   const files = [...names.map((name) => join(source, name)), join(root, 'package-lock.json')]
-  for (const path of [...files, import.meta.filename]) hash.update(path).update(readFileSync(path))
+  for (const path of [...files, import.meta.filename]) {
+    hash.update(relative(root, path)).update(readFileSync(path))
+  }
   return hash.digest('hex')
 }
 

@@ -4,6 +4,7 @@
  */
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { buildConsole } from './build-console.ts'
 import { buildNative } from './build-native.ts'
 import { runDemo } from './demo/demo.ts'
 import { controllerEnvironment, type Deployment, startDeployment } from './setup/deployment.ts'
@@ -45,7 +46,7 @@ async function main(): Promise<number> {
     process.stderr.write('cordon: --exit goes with --demo\n')
     return 2
   }
-  prepare()
+  await prepare()
   const lock = takeLockIn(values.state)
   if (lock === null) return 1
   let deployment: Deployment | null = null
@@ -73,9 +74,11 @@ async function main(): Promise<number> {
 }
 
 /** What is missing is installed or named; without the kernel sensors the fallback ones work. */
-function prepare(): void {
+async function prepare(): Promise<void> {
   const system = ensureSystemPrograms([...COMPILER, ...CONNECTION_LISTING], say)
   if (system.kind === 'missing') say(`note: ${system.mend}`)
+  const page = await buildConsole()
+  if (page.kind === 'built') say(`built the console in ${(page.durationMs / 1_000).toFixed(1)} s`)
   const native = buildNative()
   if (native.kind === 'built') say(`built the native addon in ${(native.durationMs / 1_000).toFixed(1)} s`)
   if (native.kind === 'failed') say(`note: no kernel sensors: ${native.reason}`)
@@ -108,8 +111,10 @@ async function tellReady(deployment: Deployment): Promise<void> {
   }
   say(`READY ${apiUrl}`)
   if (code.code === 0) {
-    say('sign in as the first administrator, once:')
-    say(`  ${cordon} auth login --url ${apiUrl} --name admin --first ${code.stdout.trim()}`)
+    const first = code.stdout.trim()
+    say('sign in as the first administrator, once, in a browser or on the command line:')
+    say(`  ${apiUrl}/sign-in#first=${first}`)
+    say(`  ${cordon} auth login --url ${apiUrl} --name admin --first ${first}`)
   }
   const [first, second] = ['X5O!P%@AP[4\\PZX54(P^)7CC)7}$EICAR-STAND', 'ARD-ANTIVIRUS-TEST-FILE!$H+H*']
   say('see a first detection:')

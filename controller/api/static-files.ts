@@ -2,10 +2,10 @@
  * The console as it was built, read once into memory: an index and files whose names carry their hash. Nothing
  * of a request ever becomes a path on the disk.
  */
-import { readdirSync, readFileSync } from 'node:fs'
 import { extname, join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import type { FastifyInstance } from 'fastify'
+import { listFolder, readShipped, shippedFolder } from '../../shared/node/assets.ts'
 
 export interface ConsoleFile {
   readonly bytes: Buffer
@@ -47,20 +47,19 @@ const CONSOLE_POLICY = [
 
 const IMMUTABLE = 'public, max-age=31536000, immutable'
 
-/** In a checkout and beside the bundled programs; the build writes it there. */
-export function consoleFolder(): string {
-  return join(import.meta.dirname, '..', '..', 'build', 'console')
-}
-
-/** Null when the console is not built. */
-export function consoleFiles(folder: string = consoleFolder()): ConsoleFiles | null {
+/** Null when the console is not built. The build, or the package, puts it into its folder. */
+export function consoleFiles(folder: string = shippedFolder('console')): ConsoleFiles | null {
+  const read = (...names: readonly string[]) => {
+    const path = join(folder, ...names)
+    return consoleFile(path, readShipped(path))
+  }
   try {
-    const index = consoleFile('index.html', readFileSync(join(folder, 'index.html')))
-    const names = readdirSync(join(folder, 'assets')).filter((name) => extname(name) in TYPES)
-    const assets = names.map(
-      (name) => [name, consoleFile(name, readFileSync(join(folder, 'assets', name)))] as const,
-    )
-    return { index, assets: new Map(assets) }
+    if (!listFolder(folder).includes('index.html')) return null
+    const names = listFolder(join(folder, 'assets')).filter((name) => extname(name) in TYPES)
+    return {
+      index: read('index.html'),
+      assets: new Map(names.map((name) => [name, read('assets', name)] as const)),
+    }
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null
     throw error

@@ -87,7 +87,6 @@ function Clock() {
       className="tz"
       onClick={toggle}
       title="Switches every time between UTC and local (Shift+Z)"
-      aria-label={`Times are in ${name}; switch to ${zone === 'utc' ? 'local time' : 'UTC'}`}
     >
       <span className="mo">{clock}</span> <em>{name}</em>
     </button>

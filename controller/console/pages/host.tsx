@@ -28,9 +28,11 @@ export function HostPage({ id }: { readonly id: string }) {
       <header className="ptop">
         <h1>{data.hostName}</h1>
         <HostState state={data.state} />
+        <Isolation host={data} />
         <span className="mo mut">{data.agentId}</span>
         <CopyButton text={data.agentId} label="Copy the agent id" />
       </header>
+      {data.notice === null ? null : <output className="more">{data.notice}</output>}
       <div className="hostgrid">
         <div className="pane scroll">
           <Facts host={data} />
@@ -42,6 +44,17 @@ export function HostPage({ id }: { readonly id: string }) {
         </aside>
       </div>
     </section>
+  )
+}
+
+/** As the agent told it; what hinders an isolation is told in the tip. */
+function Isolation({ host: { isolation } }: { readonly host: Host }) {
+  if (isolation === null || isolation.state === 'off') return null
+  return (
+    <span className="st auto" title={isolation.reason}>
+      <i />
+      {isolation.state === 'unconfirmed' ? 'Isolated, unconfirmed' : 'Isolated'}
+    </span>
   )
 }
 

@@ -23,21 +23,21 @@ const FILTERS: readonly (readonly [string, IncidentFilter | 'all'])[] = [
 ]
 
 const COLUMNS: readonly Column<Incident>[] = [
-  { name: 'Severity', width: '96px', cell: ({ severity }) => <SeverityTag of={severity} /> },
+  { name: 'Severity', width: '88px', cell: ({ severity }) => <SeverityTag of={severity} /> },
   { name: 'Id', width: '72px', cell: ({ id }) => <span className="mo quiet">{id}</span> },
   {
     name: 'Incident',
-    width: 'minmax(220px, 3fr)',
+    width: 'minmax(180px, 3fr)',
     cell: ({ id, title }) => (
       <Link className="nm" href={`/incidents/${id}`} title={title}>
         {title}
       </Link>
     ),
   },
-  { name: 'Status', width: '104px', cell: ({ status }) => <IncidentStatus status={status} /> },
+  { name: 'Status', width: '98px', cell: ({ status }) => <IncidentStatus status={status} /> },
   {
     name: 'Hosts',
-    width: 'minmax(110px, 1fr)',
+    width: 'minmax(100px, 1fr)',
     cell: ({ hosts }) => {
       const names = hosts.map(({ hostName }) => hostName)
       const more = names.length - HOSTS_SHOWN
@@ -59,7 +59,7 @@ const COLUMNS: readonly Column<Incident>[] = [
   { name: 'Opened', width: '142px', cell: ({ openedAt }) => <Time at={openedAt} /> },
   {
     name: 'Contained after',
-    width: '116px',
+    width: '102px',
     cell: ({ openedAt, containedAt }) =>
       containedAt === null ? (
         <span className="mut">–</span>

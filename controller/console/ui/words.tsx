@@ -9,6 +9,7 @@ const HOST_STATES: Readonly<
   connected: { word: 'Connected', tone: 'ok' },
   silent: { word: 'Silent', tone: 'warn' },
   isolated: { word: 'Isolated', tone: 'auto', icon: Unplug },
+  stopped: { word: 'Stopped', tone: 'med' },
   held: { word: 'Held', tone: 'med', icon: Pause },
   revoked: { word: 'Revoked', tone: 'quiet', icon: Ban },
 }

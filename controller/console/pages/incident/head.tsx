@@ -62,15 +62,17 @@ function Story({
   const more = incident.hosts.length - HOSTS_SHOWN
   return (
     <p className="story">
-      On{' '}
-      {incident.hosts.slice(0, HOSTS_SHOWN).map(({ agentId, hostName }, index) => (
-        <span key={agentId}>
-          {index > 0 ? ', ' : ''}
-          <Link href={`/hosts/${agentId}`}>{hostName}</Link>
-        </span>
-      ))}
-      {more > 0 ? ` and ${more} more` : ''}
-      {engines.length > 0 ? <>, found by {engines.join(' and ')}</> : null}
+      <span>
+        On{' '}
+        {incident.hosts.slice(0, HOSTS_SHOWN).map(({ agentId, hostName }, index) => (
+          <span key={agentId}>
+            {index > 0 ? ', ' : ''}
+            <Link href={`/hosts/${agentId}`}>{hostName}</Link>
+          </span>
+        ))}
+        {more > 0 ? ` and ${more} more` : ''}
+        {engines.length > 0 ? <>, found by {engines.join(' and ')}</> : null}
+      </span>
       {techniques.length > 0 ? (
         <span className="techniques">
           {techniques.slice(0, TECHNIQUES_SHOWN).map((technique) => (
