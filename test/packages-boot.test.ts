@@ -29,7 +29,7 @@ describe.skipIf(!isLong)('the packages on a host that boots', { timeout: 300_000
   beforeAll(async () => {
     const say = (line: string) => console.error(`cordon: ${line}`)
     ensureBase(say)
-    const programs = await ensurePrograms(say)
+    const programs = ensurePrograms(say)
     for (const version of [OLDER, NEWER]) buildPackage('deb', agentPackage(programs, version), packages, 1)
     buildPackage('deb', controllerPackage(programs, OLDER), packages, 1)
     host = await bootContainer()

@@ -15,8 +15,8 @@ const system = ensureSystemPrograms(PACKAGING, (line) => console.error(`cordon: 
 const folder = mkdtempSync(join(tmpdir(), 'cordon-packages-'))
 const version = packageVersion()
 let programs: string
-beforeAll(async () => {
-  programs = await ensurePrograms((line) => console.error(`cordon: ${line}`))
+beforeAll(() => {
+  programs = ensurePrograms((line) => console.error(`cordon: ${line}`))
 }, 600_000)
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 

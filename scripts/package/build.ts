@@ -7,7 +7,6 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { packagePrograms } from '../package.ts'
 import { ensureSystemPrograms, PACKAGING } from '../setup/system-packages.ts'
 import { buildDeb } from './deb.ts'
 import type { PackageSpec } from './package-spec.ts'
@@ -55,12 +54,18 @@ export function packageVersion(): string {
 const SOURCES = ['agent', 'controller', 'shared', 'package-lock.json', 'pkg.config.json'] as const
 
 /** The folder of the packed programs, which are made when one is not there or older than its sources. */
-export async function ensurePrograms(say: (line: string) => void): Promise<string> {
+export function ensurePrograms(say: (line: string) => void): string {
   const programs = join(root, 'dist')
   const made = PROGRAMS.map((name) => join(programs, name))
   const newest = Math.max(...SOURCES.map((name) => newestBelow(join(root, name))))
-  const isFresh = made.every((path) => existsSync(path) && statSync(path).mtimeMs >= newest)
-  return isFresh ? programs : await packagePrograms(say)
+  if (made.every((path) => existsSync(path) && statSync(path).mtimeMs >= newest)) return programs
+  say('packing the programs into dist/')
+  // In a process of its own: what loads this may load packages in another way than Node.
+  execFileSync(process.execPath, [join(root, 'scripts', 'package.ts')], {
+    cwd: root,
+    stdio: ['ignore', 'ignore', 'inherit'],
+  })
+  return programs
 }
 
 /** When the newest of the files was written, milliseconds since 1970. Tests are no part of a program. */
@@ -79,7 +84,7 @@ if (import.meta.main) {
   const say = (line: string) => console.log(line)
   const system = ensureSystemPrograms(PACKAGING, say)
   if (system.kind === 'missing') throw new Error(system.mend)
-  const programs = await ensurePrograms(say)
+  const programs = ensurePrograms(say)
   for (const spec of [
     agentPackage(programs, packageVersion()),
     controllerPackage(programs, packageVersion()),
