@@ -8,10 +8,12 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { startFakeController } from '../agent/uplink/testing/fake-controller.ts'
 import { Actions } from '../controller/api/schemas.ts'
+import { reviewRestoration } from '../controller/backup/confirm.ts'
 import { paths } from '../controller/ceremony.ts'
 import { FINAL_STATES } from '../controller/dispatch/action.ts'
 import { openAuthority } from '../controller/pki/authority.ts'
 import { openPkiDatabase } from '../controller/pki/database.ts'
+import { createHolds } from '../controller/pki/holds.ts'
 import { readPassphraseFile } from '../controller/pki/passphrase-file.ts'
 import { createRegistry } from '../controller/pki/registry.ts'
 import { openState } from '../controller/state/state.ts'
@@ -80,17 +82,28 @@ test('a backup is made while the controller runs and an agent streams', async ()
 
 test('after a loss the agent sends again what the backup lacks: everything is in the store once', async () => {
   await awaitDelivery(stage.folders.agent, stage.folders.controller, stage.agentId)
-  await stage.killController()
-  const lost = join(stage.folder, 'lost')
-  renameSync(stage.folders.controller, lost)
-  const restored = await keyed('restore', file, '--into', stage.folders.controller)
+  // Restored beside the one that is about to be lost, so that the agent has not long to wait.
+  const { controller } = stage.folders
+  const [lost, put] = [join(stage.folder, 'lost'), join(stage.folder, 'put-back')]
+  const restored = await keyed('restore', file, '--into', put)
   expect(restored).toMatchObject({ code: 0, stderr: '' })
+  await stage.killController()
+  renameSync(controller, lost)
+  renameSync(put, controller)
   const before = storedNow().length
   expect(before).toBeGreaterThan(100)
   expect(before).toBeLessThan(storedAtBackup + 200)
   expect(existsSync(paths(stage.folders.controller).passphrase)).toBe(false)
   copyFileSync(paths(lost).passphrase, paths(stage.folders.controller).passphrase)
   await stage.startController()
+  // However far its pauses between attempts have grown.
+  await vi.waitFor(
+    () => {
+      const { hosts } = reviewRestoration(paths(stage.folders.controller).state)
+      expect(hosts.map(({ agentId }) => agentId)).toEqual([stage.agentId])
+    },
+    { timeout: 150_000, interval: 500 },
+  )
 
   await awaitDelivery(stage.folders.agent, stage.folders.controller, stage.agentId)
   const made = readBuffer(stage.folders.agent)
@@ -99,7 +112,7 @@ test('after a loss the agent sends again what the backup lacks: everything is in
   expect(stored.length).toBeGreaterThan(storedAtBackup + 200)
   // Nothing had to be given up: the agent still held all of it.
   expect(stored.filter(({ event }) => /had acknowledged/.test(String(event['event.reason'])))).toEqual([])
-}, 120_000)
+}, 300_000)
 
 test('until it is confirmed a restored controller refuses commands, tokens and keysets, and says why', async () => {
   const why = /restored from the backup of .* confirm-restore/
@@ -194,13 +207,12 @@ test('what was signed in the lost epoch is refused by the agent, also under the 
 }, 120_000)
 
 function keyFingerprintOf(pkiPath: string): string {
-  const pki = openPkiDatabase(pkiPath)
+  const database = openPkiDatabase(pkiPath)
   try {
-    return (
-      createRegistry({ database: pki, clock: Date.now, alert: () => undefined } as never).get(stage.agentId)
-        ?.keyFingerprint ?? ''
-    )
+    const holds = createHolds(database, Date.now)
+    const registry = createRegistry({ database, clock: Date.now, alert: () => undefined, holds })
+    return registry.get(stage.agentId)?.keyFingerprint ?? ''
   } finally {
-    pki.close()
+    database.close()
   }
 }
