@@ -169,7 +169,12 @@ export function balance(made: Buffer, stored: readonly Row[]): Balance {
 }
 
 /** Waits until the controller has everything that the agent had made at the time of the call, and reads it. */
-export async function awaitDelivery(agentFolder: string, controllerFolder: string, agentId: string) {
+export async function awaitDelivery(
+  agentFolder: string,
+  controllerFolder: string,
+  agentId: string,
+  timeoutMs = 60_000,
+) {
   const { streamId, made } = readMarks(agentFolder)
   await vi.waitFor(
     () => {
@@ -177,7 +182,7 @@ export async function awaitDelivery(agentFolder: string, controllerFolder: strin
       const behind = made.filter((last, eventClass) => (upTo[eventClass] ?? 0) < last)
       if (behind.length > 0) throw new Error(`made up to ${made}, stored up to ${upTo}`)
     },
-    { timeout: 60_000, interval: 200 },
+    { timeout: timeoutMs, interval: 200 },
   )
   return readStored(controllerFolder, agentId, streamId)
 }
