@@ -25,7 +25,7 @@ import type { PackedBatch, PackedResult, WorkerLog } from './worker-protocol.ts'
 
 /** Rows in one transaction, so that no acknowledgement waits for an endless group. */
 const GROUP_ROWS_MAX = 20_000
-/** Rows of a file, about 150 MB: what has no indexes yet is searched in some tenths of a second. */
+/** Rows of a file, about 150 MB: bounds what has to be walked because it has no indexes yet. */
 const FILE_ROWS_MAX = 250_000
 
 export interface WriterOptions {
