@@ -59,6 +59,7 @@ test('a controller that never was in a backup issues, and has nothing to confirm
   using temporary = openTemporaryState()
   expect(guardOf(temporary).refusal()).toBeNull()
   expect(refusalAt(`${temporary.path}.missing`)).toBeNull()
+  expect(() => reviewRestoration(`${temporary.path}.missing`)).toThrow(/there is no controller at/)
   expect(() => confirmRestoration(temporary.path, ada)).toThrow(/waits for no confirmation.*--rolled-back/)
   expect(temporary.state.counters.epoch()).toBe(1)
 })

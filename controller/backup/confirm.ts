@@ -5,6 +5,7 @@
  * The new epoch is above every epoch that was ever in force, also above that of an earlier restoration of the
  * same backup, of which this database knows nothing: it is the time in seconds when that is higher.
  */
+import { existsSync } from 'node:fs'
 import { createAuditLog } from '../audit/audit-log.ts'
 import { createSteps } from '../dispatch/steps.ts'
 import { createContainment } from '../incidents/containment.ts'
@@ -124,6 +125,9 @@ function waitingActions(state: State) {
 }
 
 function withState<Value>(path: string, use: (state: State) => Value): Value {
+  if (!existsSync(path)) {
+    throw new BackupError(`there is no controller at ${path}: setting stateFolder, CORDON_CONTROLLER_STATE`)
+  }
   const state = openState(path)
   try {
     return use(state)
