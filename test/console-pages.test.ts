@@ -10,13 +10,11 @@ import {
   startMemoryController,
 } from '../controller/api/testing/memory-controller.ts'
 import { buildConsole } from '../scripts/build-console.ts'
-import { elementsIn, expectAccessible, hasBrowser, launchBrowser, openPage } from './testing/browser.ts'
+import { canBrowse, elementsIn, expectAccessible, launchBrowser, openPage } from './testing/browser.ts'
 import { HOSTILE, QUIET_PROCESSES, settle } from './testing/console-world.ts'
-import { isRoot } from './testing/stage.ts'
 
 const KIBIBYTE = 1024
 const ELEMENTS_MAX = 2_500
-const canRun = hasBrowser || isRoot
 
 let controller: MemoryController
 let browser: Browser
@@ -25,7 +23,7 @@ beforeAll(async () => {
   controller = await startMemoryController({ console: consoleFiles() })
   settle(controller)
   await controller.operators.createUser('ada', 'responder', PASSWORD)
-  if (canRun) browser = await launchBrowser()
+  if (canBrowse) browser = await launchBrowser()
 }, 60_000)
 afterAll(async () => {
   await browser?.close()
@@ -54,7 +52,7 @@ test('the first load is small', () => {
   expect(bytes('.woff2')).toBeLessThanOrEqual(90 * KIBIBYTE)
 })
 
-test.skipIf(!canRun).each(['dark', 'light'] as const)(
+test.skipIf(!canBrowse).each(['dark', 'light'] as const)(
   'every page is accessible, the %s theme too',
   async (colorScheme) => {
     const { page } = await openPage(browser, { colorScheme, bypassCSP: true })
@@ -81,7 +79,7 @@ test.skipIf(!canRun).each(['dark', 'light'] as const)(
   60_000,
 )
 
-test.skipIf(!canRun)('hundreds of processes stay few elements, and hostile names are text', async () => {
+test.skipIf(!canBrowse)('hundreds of processes stay few elements, and hostile names are text', async () => {
   const { page, errors } = await openPage(browser)
   await page.goto(`${controller.url}/incidents/INC-7?scope=all&entries=all`)
   await signIn(page)

@@ -15,6 +15,7 @@ export const EICAR_SHA256 = createHash('sha256').update(eicar()).digest('hex')
 
 export interface Dropper extends Disposable {
   readonly pid: number
+  readonly target: ProcessTarget
   readonly folder: string
   /** Writes the EICAR test file under this name, and resolves with its path when it is closed. */
   drop(name: string): Promise<string>
@@ -33,8 +34,10 @@ export function startDropper(parent: string, name: string): Dropper {
   })
   const written = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
   const text = eicar()
+  const target = processTarget(child)
   return {
-    pid: child.pid ?? 0,
+    pid: target.pid,
+    target,
     folder,
     async drop(file) {
       const path = join(folder, file)

@@ -109,7 +109,7 @@ export function Grid<Row>({
                 aria-rowindex={index + 2}
                 aria-selected={key === selected}
                 style={{ ...template, transform: `translateY(${start}px)` }}
-                onClick={() => select(key)}
+                onClick={(event) => (isInLink(event.target) ? undefined : select(key))}
                 onDoubleClick={() => open(row)}
               >
                 {columns.map((column) => (
@@ -124,6 +124,11 @@ export function Grid<Row>({
       </div>
     </div>
   )
+}
+
+/** A link leads away from here: selecting its row, too, would change the address back. */
+function isInLink(target: EventTarget): boolean {
+  return target instanceof Element && target.closest('a') !== null
 }
 
 function Head<Row>({
