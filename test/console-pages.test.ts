@@ -10,7 +10,14 @@ import {
   startMemoryController,
 } from '../controller/api/testing/memory-controller.ts'
 import { buildConsole } from '../scripts/build-console.ts'
-import { canBrowse, elementsIn, expectAccessible, launchBrowser, openPage } from './testing/browser.ts'
+import {
+  canBrowse,
+  elementsIn,
+  expectAccessible,
+  launchBrowser,
+  openPage,
+  whyNot,
+} from './testing/browser.ts'
 import { HOSTILE, QUIET_PROCESSES, settle } from './testing/console-world.ts'
 
 const KIBIBYTE = 1024
@@ -53,7 +60,7 @@ test('the first load is small', () => {
 })
 
 test.skipIf(!canBrowse).each(['dark', 'light'] as const)(
-  'every page is accessible, the %s theme too',
+  `every page is accessible, the %s theme too${whyNot}`,
   async (colorScheme) => {
     const { page } = await openPage(browser, { colorScheme, bypassCSP: true })
     await page.goto(`${controller.url}/incidents`)
@@ -79,20 +86,23 @@ test.skipIf(!canBrowse).each(['dark', 'light'] as const)(
   60_000,
 )
 
-test.skipIf(!canBrowse)('hundreds of processes stay few elements, and hostile names are text', async () => {
-  const { page, errors } = await openPage(browser)
-  await page.goto(`${controller.url}/incidents/INC-7?scope=all&entries=all`)
-  await signIn(page)
-  await page.locator('.trow').first().waitFor()
-  await page.locator('.ev li').first().waitFor()
-  expect(QUIET_PROCESSES).toBeGreaterThan(500)
-  expect(await page.locator('[role="treegrid"]').getAttribute('aria-rowcount')).not.toBe('1')
-  expect(await elementsIn(page)).toBeLessThanOrEqual(ELEMENTS_MAX)
-  await page.goto(`${controller.url}/hosts`)
-  await page.getByText(HOSTILE, { exact: true }).first().waitFor()
-  await page.goto(`${controller.url}/incidents`)
-  await page.getByText(`${HOSTILE} wrote a test file`).waitFor()
-  expect(await page.evaluate('[window.owned, document.images.length]')).toEqual([undefined, 0])
-  expect(errors).toEqual([])
-  await page.context().close()
-})
+test.skipIf(!canBrowse)(
+  `hundreds of processes stay few elements, and hostile names are text${whyNot}`,
+  async () => {
+    const { page, errors } = await openPage(browser)
+    await page.goto(`${controller.url}/incidents/INC-7?scope=all&entries=all`)
+    await signIn(page)
+    await page.locator('.trow').first().waitFor()
+    await page.locator('.ev li').first().waitFor()
+    expect(QUIET_PROCESSES).toBeGreaterThan(500)
+    expect(await page.locator('[role="treegrid"]').getAttribute('aria-rowcount')).not.toBe('1')
+    expect(await elementsIn(page)).toBeLessThanOrEqual(ELEMENTS_MAX)
+    await page.goto(`${controller.url}/hosts`)
+    await page.getByText(HOSTILE, { exact: true }).first().waitFor()
+    await page.goto(`${controller.url}/incidents`)
+    await page.getByText(`${HOSTILE} wrote a test file`).waitFor()
+    expect(await page.evaluate('[window.owned, document.images.length]')).toEqual([undefined, 0])
+    expect(errors).toEqual([])
+    await page.context().close()
+  },
+)
