@@ -8,7 +8,6 @@ type Get<Path extends keyof paths> = paths[Path] extends {
   : never
 
 export type Session = Get<'/api/v1/auth/session'>
-export type HostList = Get<'/api/v1/hosts'>
 export type Host = Get<'/api/v1/hosts/{id}'>
 export type HostQuery = NonNullable<paths['/api/v1/hosts']['get']['parameters']['query']>
 export type Incident = Get<'/api/v1/incidents/{id}'>
@@ -18,9 +17,7 @@ export type IncidentFilter = NonNullable<
 export type Detection = Get<'/api/v1/incidents/{id}/detections'>['detections'][number]
 export type TimelineEntry = Get<'/api/v1/incidents/{id}/timeline'>['entries'][number]
 export type ProcessNode = Get<'/api/v1/incidents/{id}/processes'>['processes'][number]
-export type NextStep = Get<'/api/v1/incidents/{id}/next'>['steps'][number]
 export type Action = Get<'/api/v1/actions/{id}'>
-export type ActionStep = Action['steps'][number]
 export type Severity = Incident['severity']
 export type StoredEvent = Get<'/api/v1/events/at'>
 export type Change = paths['/api/v1/stream']['get']['responses'][200]['content']['text/event-stream']

@@ -16,12 +16,6 @@ const WORDS: Readonly<Record<Severity, string>> = {
   info: 'Info',
 }
 
-export const SEVERITIES: readonly Severity[] = ['critical', 'high', 'medium', 'low', 'info']
-
-export function worst(severities: readonly Severity[]): Severity | null {
-  return SEVERITIES.find((severity) => severities.includes(severity)) ?? null
-}
-
 export function SeverityMark({ of, size = 10 }: { readonly of: Severity; readonly size?: number }) {
   return (
     <svg className={`sev ${of}`} width={size} height={size} viewBox="0 0 12 12" role="img" aria-label={of}>
