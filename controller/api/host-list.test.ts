@@ -24,6 +24,7 @@ test('without a wish every host is there, in the order of the list, with the cou
       { state: 'connected', count: 2 },
       { state: 'silent', count: 1 },
     ],
+    isolated: 0,
   })
 })
 
@@ -40,6 +41,31 @@ test('sorted by a column, both ways; equals stand by name; what asks for attenti
   expect(names({ sort: 'bufferedRows', order: 'descending' })).toEqual(['db-1', 'web-1', 'web-2'])
   expect(names({ sort: 'state' })).toEqual(['web-2', 'db-1', 'web-1'])
   expect(names({ sort: 'lastSeenAt' })[0]).toBe('web-2')
+})
+
+test('those that are cut off are found and counted, and come first of their state', () => {
+  const isolation = {
+    possible: true,
+    reason: '',
+    state: 'unconfirmed',
+    commandId: null,
+    since: null,
+    leaseEnds: null,
+  } as const
+  const cutOff = made(4, { hostName: 'web-9', isolation })
+  const free = made(5, { hostName: 'web-0', isolation: { ...isolation, state: 'off' } })
+  const stopped = made(6, { hostName: 'web-8', state: 'stopped' })
+  const all = [...FLEET, cutOff, free, stopped]
+  expect(selectHosts(all, { isolated: 'yes' })).toMatchObject({ hosts: [cutOff], isolated: 1 })
+  expect(selectHosts(all, { isolated: 'no' })).toMatchObject({ matching: 5, isolated: 1 })
+  expect(selectHosts(all, { sort: 'state' }).hosts.map(({ hostName }) => hostName)).toEqual([
+    'web-2',
+    'web-8',
+    'web-9',
+    'db-1',
+    'web-0',
+    'web-1',
+  ])
 })
 
 test('a page is a part of what fits, and says how much that is', () => {

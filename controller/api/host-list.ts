@@ -7,6 +7,8 @@ export interface HostFilter {
   /** Part of a name, id, address or operating system, in any case. */
   readonly search?: string
   readonly state?: Host['state']
+  /** Cut off from the network, or not. */
+  readonly isolated?: 'yes' | 'no'
   readonly sort?: (typeof HOST_SORTS)[number]
   readonly order?: 'ascending' | 'descending'
   readonly offset?: number
@@ -20,10 +22,17 @@ export interface HostSelection {
   readonly total: number
   /** Of the whole fleet, whatever was asked for. */
   readonly states: readonly { readonly state: Host['state']; readonly count: number }[]
+  readonly isolated: number
 }
 
-/** What asks for attention first. */
-const STATE_RANK: readonly string[] = ['held', 'silent', 'stopped', 'isolated', 'connected', 'revoked']
+/** What asks for attention first; of those of one state, what is isolated. */
+const STATE_RANKS: Readonly<Record<Host['state'], number>> = {
+  held: 0,
+  silent: 1,
+  stopped: 2,
+  connected: 3,
+  revoked: 4,
+}
 
 export function selectHosts(all: readonly Host[], filter: HostFilter): HostSelection {
   const counts = new Map<Host['state'], number>()
@@ -32,6 +41,7 @@ export function selectHosts(all: readonly Host[], filter: HostFilter): HostSelec
   const found = all.filter(
     (host) =>
       (filter.state === undefined || host.state === filter.state) &&
+      (filter.isolated === undefined || isIsolated(host) === (filter.isolated === 'yes')) &&
       (search === '' || searchedTexts(host).some((text) => text.toLowerCase().includes(search))),
   )
   const { sort, offset = 0 } = filter
@@ -50,7 +60,12 @@ export function selectHosts(all: readonly Host[], filter: HostFilter): HostSelec
     matching: found.length,
     total: all.length,
     states: [...counts].map(([state, count]) => ({ state, count })),
+    isolated: all.filter(isIsolated).length,
   }
+}
+
+function isIsolated({ isolation }: Host): boolean {
+  return isolation !== null && isolation.state !== 'off'
 }
 
 function searchedTexts({ hostName, agentId, inventory }: Host): readonly string[] {
@@ -64,7 +79,7 @@ function searchedTexts({ hostName, agentId, inventory }: Host): readonly string[
 }
 
 function keyOf(host: Host, sort: (typeof HOST_SORTS)[number]): string | number {
-  if (sort === 'state') return STATE_RANK.indexOf(host.state)
+  if (sort === 'state') return STATE_RANKS[host.state] - (isIsolated(host) ? 0.5 : 0)
   return host[sort] ?? ''
 }
 

@@ -103,6 +103,8 @@ export const HostQuery = Closed({
   /** Part of a name, id, address or operating system. */
   search: Type.Optional(Type.String({ maxLength: 256 })),
   state: Type.Optional(HostAnswer.properties.state),
+  /** Cut off from the network, or not, as the agents told it. */
+  isolated: Type.Optional(Words(['yes', 'no'])),
   sort: Type.Optional(Words(HOST_SORTS)),
   order: Order,
   offset: Offset,
@@ -116,6 +118,7 @@ export const Hosts = Closed({
   matching: Type.Integer({ minimum: 0 }),
   total: Type.Integer({ minimum: 0 }),
   states: Type.Array(Closed({ state: HostAnswer.properties.state, count: Type.Integer({ minimum: 0 }) })),
+  isolated: Type.Integer({ minimum: 0 }),
 })
 
 const ContenderAnswer = Closed({

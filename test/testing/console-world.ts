@@ -34,7 +34,16 @@ const SENSORS = [
   { name: 'polling', inForce: false, reason: 'the kernel sensors are in force', seen: 0, lost: 0 },
 ]
 
-export function fleet(): readonly Host[] {
+const ISOLATED = {
+  possible: true,
+  reason: 'both walls stand',
+  state: 'confirmed',
+  commandId: 'c'.repeat(32),
+  since: at(200),
+  leaseEnds: at(90_000),
+} as const
+
+function fleet(): readonly Host[] {
   const facts = (agentId: string, hostName: string, more: Partial<Host> = {}): Host => ({
     ...host(agentId, hostName),
     sensors: SENSORS,
@@ -53,7 +62,7 @@ export function fleet(): readonly Host[] {
     ),
   )
   return [
-    facts(AGENT_ID, 'web-1'),
+    facts(AGENT_ID, 'web-1', { isolation: ISOLATED }),
     facts(OTHER_AGENT_ID, 'db-1', { state: 'silent', lastSeenAt: at(-86_400), droppedRows: 312 }),
     facts('c'.repeat(32), 'old-1', {
       state: 'revoked',
@@ -62,6 +71,14 @@ export function fleet(): readonly Host[] {
       lastSeenAt: null,
     }),
     facts('d'.repeat(32), HOSTILE, { sensors: SENSORS.slice(1) }),
+    facts('e'.repeat(32), 'twin-1', {
+      state: 'held',
+      notice: 'Two hosts use its identity: look at both, then cordon host readmit twin-1.',
+    }),
+    facts('f'.repeat(32), 'laptop-1', {
+      state: 'stopped',
+      notice: 'It said that it stops: the host shuts down.',
+    }),
     ...others,
   ]
 }
@@ -76,7 +93,7 @@ const incident = (number: number, more: Partial<Incident>): Incident => ({
   ...more,
 })
 
-export const INCIDENTS: readonly Incident[] = [
+const INCIDENTS: readonly Incident[] = [
   incident(7, {
     title: 'Reverse shell started by curl',
     severity: 'critical',
@@ -314,7 +331,7 @@ function action(index: number, states: readonly ActionState[], more: Partial<Act
   } as Action
 }
 
-export const ACTIONS: readonly Action[] = [
+const ACTIONS: readonly Action[] = [
   action(4, ['requested', 'awaitingApproval'], {
     target: { kind: 'process', pid: 931, startTicks: 931 * 7, bootId: BOOT_ID, executableSha256: null },
     hostName: 'db-1',

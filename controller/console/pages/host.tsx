@@ -8,7 +8,7 @@ import { Count } from '../ui/count.tsx'
 import { shellWord } from '../ui/shell-word.ts'
 import { Failed, Loading } from '../ui/states.tsx'
 import { Time } from '../ui/time.tsx'
-import { HostState } from '../ui/words.tsx'
+import { HostState, Isolation } from '../ui/words.tsx'
 import { ActionList } from './incident/action-list.tsx'
 
 const GIBIBYTE = 1024 ** 3
@@ -44,17 +44,6 @@ export function HostPage({ id }: { readonly id: string }) {
         </aside>
       </div>
     </section>
-  )
-}
-
-/** As the agent told it; what hinders an isolation is told in the tip. */
-function Isolation({ host: { isolation } }: { readonly host: Host }) {
-  if (isolation === null || isolation.state === 'off') return null
-  return (
-    <span className="st auto" title={isolation.reason}>
-      <i />
-      {isolation.state === 'unconfirmed' ? 'Isolated, unconfirmed' : 'Isolated'}
-    </span>
   )
 }
 

@@ -1,5 +1,5 @@
 /** Hosts: is each one alive, watched, and by what? Sorted and searched by the controller. */
-import { Search } from 'lucide-react'
+import { Search, TriangleAlert } from 'lucide-react'
 import { Link } from 'wouter'
 import { useHosts } from '../api/queries.ts'
 import type { Host, HostQuery } from '../api/types.ts'
@@ -9,7 +9,7 @@ import { Count } from '../ui/count.tsx'
 import { type Column, Grid } from '../ui/grid.tsx'
 import { Empty, Failed, Loading } from '../ui/states.tsx'
 import { Time } from '../ui/time.tsx'
-import { HostState, hostStateWord } from '../ui/words.tsx'
+import { HostState, hostStateWord, Isolation } from '../ui/words.tsx'
 
 const HOSTS_MAX = 1_000
 const SORT_DEFAULT = 'hostName'
@@ -19,13 +19,30 @@ const COLUMNS: readonly Column<Host>[] = [
     name: 'Host',
     width: 'minmax(150px, 1.500fr)',
     sort: 'hostName',
-    cell: ({ agentId, hostName }) => (
-      <Link className="nm" href={`/hosts/${agentId}`} title={agentId}>
-        {hostName}
-      </Link>
+    cell: (host) => (
+      <span className="hostname">
+        <Link className="nm" href={`/hosts/${host.agentId}`} title={host.agentId}>
+          {host.hostName}
+        </Link>
+        <Isolation host={host} />
+      </span>
     ),
   },
-  { name: 'State', width: '112px', sort: 'state', cell: ({ state }) => <HostState state={state} /> },
+  {
+    name: 'State',
+    width: '124px',
+    sort: 'state',
+    cell: ({ state, notice }) => (
+      <>
+        <HostState state={state} />
+        {notice === null ? null : (
+          <span className="notice" title={notice}>
+            <TriangleAlert size={13} role="img" aria-label={notice} />
+          </span>
+        )}
+      </>
+    ),
+  },
   { name: 'Sensors', width: 'minmax(170px, 1.600fr)', cell: (host) => <Sensors host={host} /> },
   {
     name: 'System',
@@ -95,10 +112,18 @@ export function HostsPage() {
   const go = useGo()
   const search = address.get('search')
   const state = address.get('state')
+  const isolated = address.get('isolated')
   const sort = address.get('sort') || SORT_DEFAULT
   const order = address.get('order') === 'descending' ? 'descending' : 'ascending'
   // Words of the address that the controller does not know it refuses, and says so.
-  const query = { search, sort, order, limit: HOSTS_MAX, ...(state ? { state } : {}) } as HostQuery
+  const query = {
+    search,
+    sort,
+    order,
+    limit: HOSTS_MAX,
+    ...(state ? { state } : {}),
+    ...(isolated ? { isolated } : {}),
+  } as HostQuery
   const hosts = useHosts(query)
   const { data } = hosts
   return (
@@ -114,8 +139,8 @@ export function HostsPage() {
           <FilterChip
             label="All"
             count={data?.total}
-            on={state === ''}
-            click={() => address.set({ state: '' })}
+            on={state === '' && isolated === ''}
+            click={() => address.set({ state: '', isolated: '' })}
           />
           {data?.states.map(({ state: one, count }) => (
             <FilterChip
@@ -126,6 +151,14 @@ export function HostsPage() {
               click={() => address.set({ state: one })}
             />
           ))}
+          {data && (data.isolated > 0 || isolated !== '') ? (
+            <FilterChip
+              label="Isolated"
+              count={data.isolated}
+              on={isolated === 'yes'}
+              click={() => address.set({ isolated: isolated === 'yes' ? '' : 'yes' })}
+            />
+          ) : null}
         </fieldset>
         <div className="find">
           <Search size={13} aria-hidden />
@@ -148,7 +181,7 @@ export function HostsPage() {
           <Loading what="hosts" />
         )
       ) : data.hosts.length === 0 ? (
-        <NoHosts total={data.total} clear={() => address.set({ search: '', state: '' })} />
+        <NoHosts total={data.total} clear={() => address.set({ search: '', state: '', isolated: '' })} />
       ) : (
         <Grid
           label="Hosts"

@@ -1,5 +1,16 @@
 /** States of hosts, incidents and actions as people read them. */
-import { Ban, Check, CircleDashed, Hourglass, type LucideIcon, Pause, Undo2, Unplug, X } from 'lucide-react'
+import {
+  Ban,
+  Check,
+  CircleDashed,
+  Hourglass,
+  type LucideIcon,
+  Pause,
+  Power,
+  Undo2,
+  Unplug,
+  X,
+} from 'lucide-react'
 import type { Action, Host, Incident } from '../api/types.ts'
 
 /** Words for a state that this console does not know yet are the state itself. */
@@ -8,8 +19,7 @@ const HOST_STATES: Readonly<
 > = {
   connected: { word: 'Connected', tone: 'ok' },
   silent: { word: 'Silent', tone: 'warn' },
-  isolated: { word: 'Isolated', tone: 'auto', icon: Unplug },
-  stopped: { word: 'Stopped', tone: 'med' },
+  stopped: { word: 'Stopped', tone: 'med', icon: Power },
   held: { word: 'Held', tone: 'med', icon: Pause },
   revoked: { word: 'Revoked', tone: 'quiet', icon: Ban },
 }
@@ -20,6 +30,17 @@ export function HostState({ state }: { readonly state: Host['state'] | 'unknown'
     <span className={`st ${tone}`}>
       {Icon ? <Icon size={11} /> : <i />}
       {word}
+    </span>
+  )
+}
+
+/** As the agent told it; nothing for a host that is not cut off. */
+export function Isolation({ host: { isolation } }: { readonly host: Pick<Host, 'isolation'> }) {
+  if (isolation === null || isolation.state === 'off') return null
+  return (
+    <span className="st auto" title={isolation.reason}>
+      <Unplug size={11} aria-hidden />
+      {isolation.state === 'unconfirmed' ? 'Isolated, unconfirmed' : 'Isolated'}
     </span>
   )
 }

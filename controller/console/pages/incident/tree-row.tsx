@@ -14,7 +14,7 @@ import {
 } from '../../model/tree.ts'
 import { SeverityMark } from '../../ui/severity.tsx'
 import { Time } from '../../ui/time.tsx'
-import { HostState } from '../../ui/words.tsx'
+import { HostState, Isolation } from '../../ui/words.tsx'
 
 /** Lines further in would leave no room for names. */
 const GUIDES_MAX = 24
@@ -64,6 +64,7 @@ function HostRowView({
               {host.data.inventory.operatingSystem} {host.data.inventory.operatingSystemVersion}
             </span>
             <span className="grow" />
+            <Isolation host={host.data} />
             <HostState state={host.data.state} />
           </>
         ) : null}
