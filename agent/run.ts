@@ -169,6 +169,7 @@ export async function runAgent(
   const sensors = createLayers(layers.chains, (change) => {
     logger.info(change, change.inForce ? 'a sensor is in force' : 'a sensor is no longer in force')
     emit(sensorChanged(change, clock()))
+    if (sensors.complete()) buffer.sees()
   })
 
   using journal = openJournal({
@@ -255,7 +256,9 @@ export async function runAgent(
   })
 
   const keysetAlerts = createAlerts(emit, clock)
-  const inventory: Inventory = await collectInventory()
+  // Takes about a second, for which the sensors do not wait.
+  const inventoryTaken = collectInventory()
+  let inventory: Inventory
   const uplink = createUplink({
     gatewayUrl,
     tlsOptions() {
@@ -381,6 +384,7 @@ export async function runAgent(
         await scanner.run(stop)
       },
       async function controllerUplink(stop) {
+        inventory = await inventoryTaken
         await uplink.run(stop)
       },
       async function networkIsolation(stop) {

@@ -134,6 +134,12 @@ export class EventBuffer implements Disposable {
     if (written) for (const listener of [...this.#listeners]) listener()
   }
 
+  /** The sensors are in force. After a crash this is where the blind time ends, which gap events then tell. */
+  sees(): void {
+    this.#storage.sees()
+    this.flush()
+  }
+
   /**
    * Writes what was lost as gap events, which are rows of class 0: they must be sent before rows that follow on
    * lost ones. `lease` does it too.
@@ -221,7 +227,7 @@ export class EventBuffer implements Disposable {
   /** Commits what waits, notes an orderly end and closes the file. */
   close(): void {
     if (this.#closed) return
-    this.flush()
+    this.sees()
     this.#closed = true
     this.#clearTimer()
     clearInterval(this.#heartbeat)
@@ -255,7 +261,8 @@ export class EventBuffer implements Disposable {
   }
 
   #beat(): void {
-    if (this.#pending.rowCount === 0 && !this.#storage.trouble) touchAlive(this.#alivePath, this.#clock())
+    const keepsUp = this.#pending.rowCount === 0 && !this.#storage.trouble
+    if (keepsUp && !this.#storage.isBlind) touchAlive(this.#alivePath, this.#clock())
     if (this.#storage.tend()) this.flush()
   }
 

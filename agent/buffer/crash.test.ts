@@ -72,6 +72,7 @@ test('after kill -9 every committed row is there, without holes, and a gap tells
     expect(verdict).toMatchObject({ kind: 'whole', absentRows: 0 })
 
     const buffer = openBuffer(options())
+    buffer.sees()
     const marks = buffer.watermarks()
     buffer.close()
     expect(marks[2]?.last).toBeGreaterThanOrEqual(committed[1] ?? 0)
@@ -126,4 +127,43 @@ test('an idle agent that is killed was blind only since it was last alive', asyn
     .get()
   db.close()
   expect(Date.parse(String(started))).toBeGreaterThan(openedMs + 1_000)
+})
+
+test('killed again before it sees, it was blind since the first time', async () => {
+  const killedAfter = (body: string) => `
+    import { openBuffer } from '${new URL('./buffer.ts', import.meta.url).href}'
+    import { createSilentLogger } from '${new URL('../../shared/node/logger.ts', import.meta.url).href}'
+    import { stoppedEvent } from '${new URL('./testing/sample-events.ts', import.meta.url).href}'
+    const buffer = openBuffer({
+      path: process.argv[1], bytesMax: 32 * 1024 ** 2, reservedBytes: 1024 ** 2, logger: createSilentLogger(),
+    })
+    ${body}
+    buffer.add(stoppedEvent(1))
+    console.log(Date.now())
+    setInterval(() => undefined, 1_000)
+  `
+  const runAndKill = async (body: string) => {
+    child = spawn(process.execPath, ['--input-type=module', '--eval', killedAfter(body), path], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    if (!child.stdout) throw new Error('no output')
+    const [said] = (await once(child.stdout, 'data')) as [Buffer]
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+    return Number(said.toString())
+  }
+  const sawUntilMs = await runAndKill('buffer.sees()')
+  const againMs = await runAndKill('')
+  expect(againMs).toBeGreaterThan(sawUntilMs)
+
+  openBuffer(options()).close()
+  const db = new Database(path, { readonly: true })
+  const gaps = db
+    .prepare<[], string>(`SELECT body FROM class_0 WHERE body LIKE '%"gap"%' ORDER BY sequence`)
+    .pluck()
+    .all()
+    .map((body) => Date.parse(JSON.parse(body)['cordon.gap.started']))
+  db.close()
+  expect(gaps).toHaveLength(3)
+  for (const startedMs of gaps) expect(startedMs).toBeLessThanOrEqual(sawUntilMs)
 })

@@ -53,7 +53,13 @@ export interface Delivery {
   undelivered(reason: string, nowMs: number): Loss[]
 }
 
-export function createDelivery(rows: BufferRows, room: Room, clock: () => number): Delivery {
+/** `commitClock`: what a commit notes as its time. */
+export function createDelivery(
+  rows: BufferRows,
+  room: Room,
+  clock: () => number,
+  commitClock: () => number,
+): Delivery {
   const leased: number[] = EVENT_CLASSES.map((eventClass) => rows.state(eventClass).acknowledged)
   const leasedOf = (eventClass: EventClass) => leased[eventClass] ?? 0
   const refused = refusedStatements(rows)
@@ -69,7 +75,7 @@ export function createDelivery(rows: BufferRows, room: Room, clock: () => number
     if (!untold) return
     const drops = room.openGaps()
     if (drops.length > 0) {
-      rows.transact(clock(), () => {
+      rows.transact(commitClock(), () => {
         tell(drops)
         room.closeGaps()
       })
@@ -121,14 +127,14 @@ export function createDelivery(rows: BufferRows, room: Room, clock: () => number
         const last = rows.state(eventClass).next - 1
         if (sequence > last) return { kind: 'ahead', class: eventClass, sequence, last }
       }
-      rows.transact(clock(), () => {
+      rows.transact(commitClock(), () => {
         for (const eventClass of EVENT_CLASSES) resumeClass(eventClass, sequences[eventClass] ?? 0)
       })
       for (const eventClass of EVENT_CLASSES) leased[eventClass] = rows.state(eventClass).acknowledged
       return { kind: 'resumed' }
     },
     setAside(eventClass, from, to, reason) {
-      const taken = rows.transact(clock(), () => {
+      const taken = rows.transact(commitClock(), () => {
         refused.keep(eventClass, from, to, reason)
         const range = room.take(eventClass, from, to)
         if (range) tell([lossOfRange(eventClass, range, reason)])

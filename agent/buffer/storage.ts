@@ -60,7 +60,9 @@ export class Storage {
   #full: { readonly pages: number; readonly sinceMs: number } | null = null
   #dropped = 0
   #streamId = '0'.repeat(32)
-  #crashTold = false
+  #opened = false
+  /** After a crash: the last time from which on all that was seen is numbered. Null once it sees again. */
+  #blindSinceMs: number | null = null
 
   constructor(options: StorageOptions) {
     this.#options = options
@@ -194,6 +196,9 @@ export class Storage {
     return this.#options.clock()
   }
 
+  /** What a commit notes as its time: a second crash before it sees again begins where the first one did. */
+  readonly #sightClock = (): number => this.#blindSinceMs ?? this.#now()
+
   #openRows(): BufferRows {
     const { path, plan } = this.#options
     return openRows({
@@ -205,16 +210,25 @@ export class Storage {
 
   #adopt(rows: BufferRows): void {
     const room = createRoom(rows, this.#options.plan)
-    const delivery = createDelivery(rows, room, this.#options.clock)
+    const delivery = createDelivery(rows, room, this.#options.clock, this.#sightClock)
     this.#file = { rows, room, delivery, identity: fileIdentity(this.#options.path) }
     this.#streamId = rows.streamId
-    if (rows.uncleanSinceMs !== null && !this.#crashTold) this.#tellCrash(rows.uncleanSinceMs)
-    this.#crashTold = true
+    if (rows.uncleanSinceMs !== null && !this.#opened) {
+      this.#blindSinceMs = Math.max(rows.uncleanSinceMs, lastAliveMs(`${this.#options.path}.alive`))
+    }
+    this.#opened = true
   }
 
-  #tellCrash(lastCommitMs: number): void {
+  get isBlind(): boolean {
+    return this.#blindSinceMs !== null
+  }
+
+  /** After a crash, once it sees again: leaves the telling of the time between pending. */
+  sees(): void {
+    if (this.#blindSinceMs === null) return
     const nowMs = this.#now()
-    const startedMs = Math.min(nowMs, Math.max(lastCommitMs, lastAliveMs(`${this.#options.path}.alive`)))
+    const startedMs = Math.min(nowMs, this.#blindSinceMs)
+    this.#blindSinceMs = null
     const unknown = { count: null, bytes: null, startedMs, endedMs: nowMs, reason: CRASH_REASON }
     for (const eventClass of EVENT_CLASSES) {
       // Class 0 is on disk before its cause goes on.
@@ -240,11 +254,11 @@ export class Storage {
     if (!this.#file) this.open()
     const file = this.#file
     if (!file) throw new Error(this.#trouble?.reason ?? 'the buffer is not open')
-    const { plan, path, bytesMax, pending, clock } = this.#options
+    const { plan, path, bytesMax, pending } = this.#options
     this.#dropped += commitGroup(file, classes, {
       plan,
       pending,
-      clock,
+      clock: this.#sightClock,
       // The log cannot shrink while a reader holds it: what is then written only makes it grow.
       logIsHeld: diskBytes(path) > bytesMax && file.rows.emptyLog() === 'held',
       ordinaryBytes: this.#full

@@ -24,6 +24,8 @@ export interface Layers {
   /** Runs the best layer of every chain; rejects when a chain has none left. */
   run(sink: RecordSink, signal: AbortSignal): Promise<void>
   status(): readonly SensorStatus[]
+  /** Every chain has a layer in force. */
+  complete(): boolean
 }
 
 interface LayerState {
@@ -70,9 +72,11 @@ export function createLayers(
         }
         sink(records)
       }
-      tell(state, true, failures.length === 0 ? state.reason : `fallback, because ${failures.join('; ')}`)
       try {
-        await state.layer.create().run(counted, signal)
+        // What is attached at once is in force when it is told.
+        const running = state.layer.create().run(counted, signal)
+        tell(state, true, failures.length === 0 ? state.reason : `fallback, because ${failures.join('; ')}`)
+        await running
         if (signal.aborted) return
         failures.push(`${state.layer.name}: ended unasked`)
       } catch (error) {
@@ -87,6 +91,7 @@ export function createLayers(
     async run(sink, signal) {
       await Promise.all(states.map((chain) => runChain(chain, sink, signal)))
     },
+    complete: () => states.every((chain) => chain.some(({ inForce }) => inForce)),
     status: () =>
       states.flatMap((chain) => {
         const best = chain.findIndex(({ inForce }) => inForce)
