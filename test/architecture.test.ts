@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { expect, test } from 'vitest'
 import { bundle } from '../scripts/build.ts'
+import { bundleConsole } from '../scripts/build-console.ts'
 import { PROGRAMS, type Program } from '../scripts/setup/programs.ts'
 
 const root = join(import.meta.dirname, '..')
@@ -37,11 +38,26 @@ test.each(Object.keys(PROGRAMS) as Program[])('%s carries nothing that it must n
   expect(found).toEqual([])
 })
 
+/** What the console shares with the controller: words alone, nothing that needs Node. */
+const SHARED_WITH_CONSOLE = /^controller\/dispatch\/action-words\.ts$/
+
+test('the console carries nothing of the controller but its words', async () => {
+  const { metafile } = await bundleConsole()
+  const own = Object.keys(metafile.inputs).filter((input) => !input.startsWith('node_modules/'))
+  expect(own.length).toBeGreaterThan(20)
+  const wrong = own.filter(
+    (input) => !/^controller\/console\//.test(input) && !SHARED_WITH_CONSOLE.test(input),
+  )
+  expect(wrong).toEqual([])
+})
+
+const isSource = (path: string) => /\.tsx?$/.test(path)
+
 /** Every import of every source file, as paths from the root. */
 function allImports(): { readonly from: string; readonly to: string }[] {
   const files = ['agent', 'controller', 'shared', 'scripts', 'test'].flatMap((folder) =>
     readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
-      .filter((name) => name.endsWith('.ts'))
+      .filter(isSource)
       .map((name) => join(folder, name)),
   )
   expect(files.length).toBeGreaterThan(50)
@@ -67,6 +83,21 @@ test('imports go down only', () => {
       (/^agent\//.test(from) && !isTest(from) && /^(controller|scripts|test)\//.test(to)) ||
       (/^controller\//.test(from) && !isTest(from) && /^(agent|scripts|test)\//.test(to)),
   )
+  expect(wrong).toEqual([])
+})
+
+test('the console imports its own room, and nothing else imports it', () => {
+  const imports = allImports().filter(({ from, to }) => !isTest(from) && /^(\w+\/|node:)/.test(to))
+  const isConsole = (path: string) => /^controller\/console\//.test(path)
+  const isOwn = (path: string) => /^(agent|controller|shared|scripts|test)\//.test(path)
+  const inConsole = imports.filter(({ from }) => isConsole(from))
+  expect(inConsole.length).toBeGreaterThan(50)
+  const wrong = [
+    ...inConsole.filter(
+      ({ to }) => /^node:/.test(to) || (isOwn(to) && !isConsole(to) && !SHARED_WITH_CONSOLE.test(to)),
+    ),
+    ...imports.filter(({ from, to }) => !isConsole(from) && isConsole(to)),
+  ]
   expect(wrong).toEqual([])
 })
 
@@ -99,7 +130,7 @@ test('every source file opens by saying what it is for', () => {
   const silent = ['agent', 'controller', 'shared', 'scripts'].flatMap((folder) =>
     readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
       .map((name) => join(folder, name))
-      .filter((path) => path.endsWith('.ts') && !isTest(path))
+      .filter((path) => isSource(path) && !isTest(path))
       .filter((path) => !/^(#!.*\n)?\/\*\*/.test(readFileSync(join(root, path), 'utf8'))),
   )
   expect(silent).toEqual([])

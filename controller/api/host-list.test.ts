@@ -21,8 +21,8 @@ test('without a wish every host is there, in the order of the list, with the cou
     matching: 3,
     total: 3,
     states: [
-      { state: 'connected', count: 2 },
       { state: 'silent', count: 1 },
+      { state: 'connected', count: 2 },
     ],
     isolated: 0,
   })

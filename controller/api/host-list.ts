@@ -59,7 +59,9 @@ export function selectHosts(all: readonly Host[], filter: HostFilter): HostSelec
     hosts: sorted.slice(offset, filter.limit === undefined ? undefined : offset + filter.limit),
     matching: found.length,
     total: all.length,
-    states: [...counts].map(([state, count]) => ({ state, count })),
+    states: [...counts]
+      .map(([state, count]) => ({ state, count }))
+      .sort((left, right) => STATE_RANKS[left.state] - STATE_RANKS[right.state]),
     isolated: all.filter(isIsolated).length,
   }
 }

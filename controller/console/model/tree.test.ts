@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import type { Action, Detection, ProcessNode } from '../api/types.ts'
-import { processArguments, type TreeFacts, type TreeRow, treeRows } from './tree.ts'
+import { processArguments, type TreeFacts, type TreeRow, treeRows, worstRow } from './tree.ts'
 
 const AGENT = 'a1b2c3d4e5f60718293a4b5c6d7e8f90'
 const BOOT = '0badcafe-1111-4222-8333-444455556666'
@@ -100,6 +100,16 @@ test('only a kill that is done marks its process', () => {
     }) as Action
   const rows = rowsOf({ nodes: [node(1, null), node(2, 1)], actions: [kill(1, 'failed'), kill(2, 'done')] })
   expect(rows.flatMap((row) => (row.kind === 'process' ? [row.killed] : []))).toEqual([false, true])
+})
+
+test('the most severe finding is looked at first, else the first process', () => {
+  const finding = (pid: number, severity: Detection['severity']) =>
+    ({ entityId: entity(pid), severity, ruleName: severity }) as Detection
+  const nodes = [node(1, null), node(2, 1), node(3, 2), node(4, 3)]
+  const detections = [finding(2, 'high'), finding(3, 'critical'), finding(4, 'critical')]
+  expect(worstRow(rowsOf({ nodes, detections }))?.node.pid).toBe(3)
+  expect(worstRow(rowsOf({ nodes }))?.node.pid).toBe(1)
+  expect(worstRow([])).toBeUndefined()
 })
 
 test('a ring and a very long chain end', () => {

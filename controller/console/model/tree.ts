@@ -7,6 +7,8 @@ import type { Action, Detection, ProcessNode, Severity } from '../api/types.ts'
 /** From how many on, quiet siblings of one program share a row. */
 const GROUPED_FROM = 4
 const ROWS_MAX = 5_000
+/** Lines further in would leave no room for names. */
+const GUIDES_MAX = 24
 
 export interface TreeHost {
   readonly agentId: string
@@ -134,7 +136,7 @@ function addRows(context: Context, roots: readonly ProcessNode[], agentId: strin
         hotAfter,
       })
       if (isOpen) {
-        const below = [...guides, { line: !last, hot: hotAfter }]
+        const below = withGuide(guides, { line: !last, hot: hotAfter })
         stack.push(...plainItems(context, of.members, depth + 1, below).reverse())
       }
       continue
@@ -144,10 +146,14 @@ function addRows(context: Context, roots: readonly ProcessNode[], agentId: strin
     const row = processRow(context, of, agentId, { depth, guides, last, hotAfter })
     rows.push(row)
     if (!row.isOpen) continue
-    const below = depth === 0 ? guides : [...guides, { line: !last, hot: hotAfter }]
+    const below = depth === 0 ? guides : withGuide(guides, { line: !last, hot: hotAfter })
     const found = children.get(of.entityId) ?? []
     stack.push(...itemsOf(context, found, of.entityId, depth + 1, below).reverse())
   }
+}
+
+function withGuide(guides: readonly Guide[], next: Guide): readonly Guide[] {
+  return guides.length < GUIDES_MAX ? [...guides, next] : guides
 }
 
 function processRow(
@@ -251,6 +257,17 @@ function childrenOf(
     )
   }
   return children
+}
+
+/** The row that deserves to be looked at first: that of the most severe finding, else the first process. */
+export function worstRow(rows: readonly TreeRow[]): ProcessRow | undefined {
+  const rank = ({ severity }: ProcessRow) => (severity === null ? -1 : RANKS.indexOf(severity))
+  return rows
+    .filter((row) => row.kind === 'process')
+    .reduce<ProcessRow | undefined>(
+      (worst, row) => (worst && rank(worst) >= rank(row) ? worst : row),
+      undefined,
+    )
 }
 
 /** Detections by process, the most severe first. */

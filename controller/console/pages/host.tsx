@@ -8,7 +8,7 @@ import { Count } from '../ui/count.tsx'
 import { shellWord } from '../ui/shell-word.ts'
 import { Failed, Loading } from '../ui/states.tsx'
 import { Time } from '../ui/time.tsx'
-import { HostState, Isolation } from '../ui/words.tsx'
+import { HostState, Isolation, isIsolated } from '../ui/words.tsx'
 import { ActionList } from './incident/action-list.tsx'
 
 const GIBIBYTE = 1024 ** 3
@@ -196,7 +196,9 @@ function Commands({ host }: { readonly host: Host }) {
       `cordon host scan ${shellWord(name)} /tmp --reason WHY --wait`,
     ],
     ['What it reports, as it comes in', `cordon event tail --host ${shellWord(name)}`],
-    ['Cut it off from the network', `cordon host isolate ${shellWord(name)} --reason WHY --wait`],
+    isIsolated(host)
+      ? ['Let it back into the network', `cordon host release ${shellWord(name)} --reason WHY --wait`]
+      : ['Cut it off from the network', `cordon host isolate ${shellWord(name)} --reason WHY --wait`],
   ]
   return (
     <section className="blk">

@@ -100,7 +100,7 @@ function Sensors({ host: { sensors } }: { readonly host: Host }) {
         ))}
       {idle.length > 0 ? (
         <span className="mut" title={idle.map(({ name, reason }) => `${name}: ${reason}`).join('\n')}>
-          {idle.length} not in force
+          {idle.length} idle
         </span>
       ) : null}
     </span>

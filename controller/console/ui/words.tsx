@@ -34,6 +34,10 @@ export function HostState({ state }: { readonly state: Host['state'] | 'unknown'
   )
 }
 
+export function isIsolated({ isolation }: Pick<Host, 'isolation'>): boolean {
+  return isolation !== null && isolation.state !== 'off'
+}
+
 /** As the agent told it; nothing for a host that is not cut off. */
 export function Isolation({ host: { isolation } }: { readonly host: Pick<Host, 'isolation'> }) {
   if (isolation === null || isolation.state === 'off') return null

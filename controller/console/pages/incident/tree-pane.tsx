@@ -6,7 +6,7 @@ import { type Opened, type TreeScope, useChildren } from '../../api/queries.ts'
 import type { Action, Detection, Incident, ProcessNode } from '../../api/types.ts'
 import { useAddress } from '../../frame/address.ts'
 import { useShortcuts } from '../../frame/keys.ts'
-import { type ProcessRow, type TreeRow, treeRows } from '../../model/tree.ts'
+import { type ProcessRow, type TreeRow, treeRows, worstRow } from '../../model/tree.ts'
 import { Empty, Failed, Loading } from '../../ui/states.tsx'
 import { ProcessDetail } from './process-detail.tsx'
 import { TreeRowView } from './tree-row.tsx'
@@ -116,12 +116,7 @@ export function TreePane({
 
 /** What the address names, else the worst that was detected. */
 function selectedRow(rows: readonly TreeRow[], named: string): ProcessRow | undefined {
-  const processes = rows.filter((row): row is ProcessRow => row.kind === 'process')
-  return (
-    processes.find(({ key }) => key === named) ??
-    processes.find(({ signal }) => signal !== null) ??
-    processes[0]
-  )
+  return rows.find((row): row is ProcessRow => row.kind === 'process' && row.key === named) ?? worstRow(rows)
 }
 
 function Rows({

@@ -16,9 +16,6 @@ import { SeverityMark } from '../../ui/severity.tsx'
 import { Time } from '../../ui/time.tsx'
 import { HostState, Isolation } from '../../ui/words.tsx'
 
-/** Lines further in would leave no room for names. */
-const GUIDES_MAX = 24
-
 interface Place {
   readonly index: number
   readonly top: number
@@ -85,10 +82,9 @@ function Lines({
   }
 }) {
   if (row.depth === 0) return null
-  const shown = row.guides.slice(0, GUIDES_MAX)
   return (
     <>
-      {shown.map((guide, index) => (
+      {row.guides.map((guide, index) => (
         // biome-ignore lint/suspicious/noArrayIndexKey: lines have no identity but their place.
         <i key={index} className={`g${guide.line ? ' v' : ''}${guide.hot ? ' hot' : ''}`} />
       ))}
