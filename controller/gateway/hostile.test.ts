@@ -12,12 +12,14 @@ import {
   createTestPki,
   frameOf,
   greetingAgent,
+  openTestStore,
   readToEnd,
   STREAM_ID,
   sampleHello,
   startTestController,
   type TestController,
   type TestPki,
+  type TestStore,
   tlsOptionsOf,
 } from './testing/test-fleet.ts'
 
@@ -28,13 +30,19 @@ let pki: TestPki
 let credentials: Credentials
 let honest: Credentials
 let controller: TestController
+/** For all that ask nothing of what is stored. */
+let shared: TestStore
 
 beforeAll(async () => {
   pki = await createTestPki()
+  shared = await openTestStore()
   credentials = pki.issue(agentId)
   honest = pki.issue(honestId)
 })
-afterAll(() => pki[Symbol.dispose]())
+afterAll(async () => {
+  pki[Symbol.dispose]()
+  await shared.close()
+})
 afterEach(async () => {
   // Whatever was tried, the next agent is served.
   const agent = await greetingAgent(pki, controller, honest)
@@ -65,7 +73,7 @@ const upgrade = (more: readonly string[] = [], path = '/v1/agent', protocol = 'c
   ].join('\r\n')
 
 test('without a certificate of the root there is no connection', async () => {
-  controller = await startTestController(pki)
+  controller = await startTestController(pki, { store: shared.store })
   using other = await createTestPki()
   const { key: _key, cert: _cert, ...nobody } = tlsOptionsOf(pki, credentials, controller.port)
   const { keyPem, certificateChainPem } = other.issue(agentId)
@@ -81,7 +89,7 @@ test('without a certificate of the root there is no connection', async () => {
 })
 
 test('a certificate of the controller itself is no agent', async () => {
-  controller = await startTestController(pki)
+  controller = await startTestController(pki, { store: shared.store })
   const socket = connect(tlsOptionsOf(pki, pki.authority.serverCredentials(), controller.port))
   socket.on('error', () => undefined)
   socket.write(upgrade())
@@ -89,7 +97,7 @@ test('a certificate of the controller itself is no agent', async () => {
 })
 
 test('TLS 1.2 is not spoken', async () => {
-  controller = await startTestController(pki)
+  controller = await startTestController(pki, { store: shared.store })
   const options = tlsOptionsOf(pki, credentials, controller.port)
   const socket = connect({ ...options, minVersion: 'TLSv1.2', maxVersion: 'TLSv1.2' })
   await once(socket, 'error')
@@ -109,7 +117,7 @@ test.each([
     '404',
   ],
 ])('a request with %s is refused and closed', async (_what, request, status) => {
-  controller = await startTestController(pki)
+  controller = await startTestController(pki, { store: shared.store })
   const socket = await connectTls(pki, controller, credentials)
   socket.write(request)
   expect(await readToEnd(socket)).toMatch(new RegExp(`^HTTP/1.1 ${status} `))
@@ -121,14 +129,14 @@ test.each([
   ['one header of 100 KB', upgrade([`X: ${'y'.repeat(100_000)}`])],
   ['no HTTP', `\x00\x01${'garbage'.repeat(1_000)}\r\n\r\n`],
 ])('%s end the connection without an answer', async (_what, request) => {
-  controller = await startTestController(pki)
+  controller = await startTestController(pki, { store: shared.store })
   const socket = await connectTls(pki, controller, credentials)
   socket.write(request)
   expect(await readToEnd(socket)).not.toContain('101 ')
 })
 
 test('who says nothing, or says it too slowly, is cut off in time', async () => {
-  controller = await startTestController(pki, { limits: { helloTimeoutMs: 3_000 } })
+  controller = await startTestController(pki, { store: shared.store, limits: { helloTimeoutMs: 3_000 } })
   const silent = await connectTls(pki, controller, credentials)
   const slow = await connectTls(pki, controller, credentials)
   const helloless = await connectAgent(pki, controller, credentials)
@@ -141,7 +149,10 @@ test('who says nothing, or says it too slowly, is cut off in time', async () => 
 })
 
 test('connections that never finish their handshake do not keep agents out', async () => {
-  controller = await startTestController(pki, { limits: { handshakesMax: 5, helloTimeoutMs: 3_000 } })
+  controller = await startTestController(pki, {
+    store: shared.store,
+    limits: { handshakesMax: 5, helloTimeoutMs: 3_000 },
+  })
   const { connect: connectTcp } = await import('node:net')
   const sockets = Array.from({ length: 20 }, () => connectTcp(controller.port, '127.0.0.1'))
   const closed = sockets.map((socket) => {
@@ -173,7 +184,7 @@ test.each<[string, string | Uint8Array]>([
   ['40 KB of brackets', `${'['.repeat(20_000)}${']'.repeat(20_000)}`],
   ['a text too long', `"${'x'.repeat(CONTROL_BYTES_MAX)}"`],
 ])('%s instead of a hello ends the connection', async (_what, data) => {
-  controller = await startTestController(pki)
+  controller = await startTestController(pki, { store: shared.store })
   const agent = await connectAgent(pki, controller, credentials)
   agent.send(data)
   expect(await agent.rest()).toMatchObject([{ kind: 'goodbye', code: 'malformed' }])
@@ -181,7 +192,7 @@ test.each<[string, string | Uint8Array]>([
 })
 
 test('after the hello the same rules hold', async () => {
-  controller = await startTestController(pki)
+  controller = await startTestController(pki, { store: shared.store })
   for (const data of [
     hello,
     '{"kind":"welcome"}',
@@ -196,7 +207,7 @@ test('after the hello the same rules hold', async () => {
 })
 
 test('a message larger than any may be, and one in thousands of fragments, end the connection', async () => {
-  controller = await startTestController(pki)
+  controller = await startTestController(pki, { store: shared.store })
   const large = await greet()
   large.send(Buffer.alloc(MESSAGE_BYTES_MAX + 1))
   const [code] = await once(large.socket, 'close')
@@ -207,7 +218,7 @@ test('a message larger than any may be, and one in thousands of fragments, end t
 })
 
 test('frames that are no websocket frames end the connection', async () => {
-  controller = await startTestController(pki)
+  controller = await startTestController(pki, { store: shared.store })
   for (const bytes of ['ffffffffffffffffffff', '81057465', 'c18500000000ffffffffff', '8180000000008a']) {
     const socket = await connectTls(pki, controller, credentials)
     socket.write(upgrade())
@@ -255,7 +266,7 @@ const bodies = {
 test.each(Object.entries(bodies))(
   'a body with %s has its batch refused, and the next one is taken',
   async (_what, body) => {
-    controller = await startTestController(pki)
+    controller = await startTestController(pki, { store: shared.store })
     const agent = await greet()
     const stream = createSampleStream(agentId, STREAM_ID)
     const good = stream.batch(1, 2)
@@ -275,7 +286,7 @@ test.each(Object.entries(bodies))(
 )
 
 test('bodies that do not lead to the hash of the batch are refused, with an alert', async () => {
-  controller = await startTestController(pki)
+  controller = await startTestController(pki, { store: shared.store })
   const agent = await greet()
   const batch = createSampleStream(agentId, STREAM_ID).batch(1, 2)
   agent.send(frameOf({ ...batch, lastHash: '12'.repeat(32) }))
@@ -312,7 +323,11 @@ test('a body that speaks of processes of another agent is stored under the certi
 })
 
 test('more batches than credits end the connection', async () => {
-  controller = await startTestController(pki, { limits: { credits: 2 }, slowStoreMs: 300 })
+  controller = await startTestController(pki, {
+    store: shared.store,
+    limits: { credits: 2 },
+    slowStoreMs: 300,
+  })
   const agent = await greet()
   const stream = createSampleStream(agentId, STREAM_ID)
   for (let first = 1; first <= 3; first += 1) agent.send(frameOf(stream.batch(first, 1)))
@@ -320,7 +335,11 @@ test('more batches than credits end the connection', async () => {
 })
 
 test('when more comes than can be stored, agents wait and lose nothing', async () => {
-  controller = await startTestController(pki, { limits: { batchesMax: 1 }, slowStoreMs: 20 })
+  controller = await startTestController(pki, {
+    store: shared.store,
+    limits: { batchesMax: 1 },
+    slowStoreMs: 20,
+  })
   const agents = await Promise.all(
     [2, 3, 4].map(async (number) => {
       const id = sampleAgentId(number)
@@ -340,7 +359,7 @@ test('when more comes than can be stored, agents wait and lose nothing', async (
 })
 
 test('a flood of messages, or of pings, ends the connection', async () => {
-  controller = await startTestController(pki, { limits: { controlBurst: 5 } })
+  controller = await startTestController(pki, { store: shared.store, limits: { controlBurst: 5 } })
   const talker = await greet()
   for (let count = 0; count < 10; count += 1) talker.send({ kind: 'keysetRequest' })
   expect((await talker.rest()).at(-1)).toMatchObject({ kind: 'goodbye', code: 'limit' })
@@ -350,7 +369,7 @@ test('a flood of messages, or of pings, ends the connection', async () => {
 })
 
 test('an agent that does not read is cut off before its messages pile up', async () => {
-  controller = await startTestController(pki, { limits: { bufferedBytesMax: 100_000 } })
+  controller = await startTestController(pki, { store: shared.store, limits: { bufferedBytesMax: 100_000 } })
   const agent = await greet()
   agent.socket.pause()
   const message = { kind: 'keyset', keyset: 'A'.repeat(60_000), rootSignature: 'AAAA' } as const

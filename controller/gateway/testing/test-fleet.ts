@@ -15,8 +15,9 @@ import {
 } from '../../../shared/node/tls.ts'
 import { CONTROLLER_MESSAGES, type ControllerMessage } from '../../../shared/protocol/messages.ts'
 import { parseMessage } from '../../../shared/protocol/parse.ts'
+import { createWeigh } from '../../detect/examiner.ts'
 import { createIngest } from '../../ingest/ingest.ts'
-import { startVerifier } from '../../ingest/verifier.ts'
+import { verifyFrame } from '../../ingest/verify.ts'
 import { type Authority, createAuthority } from '../../pki/authority.ts'
 import type { IncomingBatch } from '../../store/event-store.ts'
 import { type EmbeddedEventStore, openEmbeddedEventStore } from '../../store/events/embedded-event-store.ts'
@@ -71,6 +72,13 @@ export interface TestController {
   stop(): Promise<void>
 }
 
+const weigh = createWeigh(
+  () => [],
+  (error) => {
+    throw error
+  },
+)
+
 export async function startTestController(
   pki: TestPki,
   more: {
@@ -79,11 +87,13 @@ export async function startTestController(
     readonly slowStoreMs?: number
     readonly files?: FileSink
     readonly clock?: () => number
+    /** One that outlives this controller; else it opens one of its own. */
+    readonly store?: EmbeddedEventStore
   } = {},
 ): Promise<TestController> {
-  const folder = mkdtempSync(join(tmpdir(), 'cordon-gateway-'))
   const logger = createSilentLogger()
-  const store = await openEmbeddedEventStore({ folder, logger })
+  const own = more.store === undefined ? await openTestStore() : null
+  const store = more.store ?? (own as TestStore).store
   const log: string[] = []
   const revoked = new Set<string>()
   const onAlert = (kind: string, agentId: string) => log.push(`alert ${kind} ${agentId.slice(0, 8)}`)
@@ -97,7 +107,6 @@ export async function startTestController(
     watermarks: store.watermarks,
     streams: store.streams,
   }
-  const verifier = startVerifier(logger)
   const gateway = createGateway({
     host: '127.0.0.1',
     port: 0,
@@ -106,7 +115,8 @@ export async function startTestController(
     keysetVersion: () => 1,
     batches: createIngest({
       store: sink,
-      verify: verifier.verify,
+      // On this thread: the one that programs have takes as long to start as most of these tests run.
+      verify: async (frame, origin) => verifyFrame(frame, origin, weigh),
       onAlert,
       logger,
       ...(more.clock ? { clock: more.clock } : {}),
@@ -144,7 +154,23 @@ export async function startTestController(
     async stop() {
       stop.abort()
       await running
-      await verifier.close()
+      await own?.close()
+    },
+  }
+}
+
+export interface TestStore {
+  readonly store: EmbeddedEventStore
+  close(): Promise<void>
+}
+
+/** A real one in a folder of its own. */
+export async function openTestStore(): Promise<TestStore> {
+  const folder = mkdtempSync(join(tmpdir(), 'cordon-gateway-'))
+  const store = await openEmbeddedEventStore({ folder, logger: createSilentLogger() })
+  return {
+    store,
+    async close() {
       await store.close()
       rmSync(folder, { recursive: true, force: true })
     },
