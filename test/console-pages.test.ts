@@ -31,7 +31,7 @@ beforeAll(async () => {
   settle(controller)
   await controller.operators.createUser('ada', 'responder', PASSWORD)
   if (canBrowse) browser = await launchBrowser()
-}, 60_000)
+}, 180_000)
 afterAll(async () => {
   await browser?.close()
   await controller?.[Symbol.asyncDispose]()
@@ -83,7 +83,7 @@ test.skipIf(!canBrowse).each(['dark', 'light'] as const)(
     await expectAccessible(page, 'palette')
     await page.context().close()
   },
-  60_000,
+  180_000,
 )
 
 test.skipIf(!canBrowse)(

@@ -36,7 +36,7 @@ beforeAll(async () => {
     targets: [{ agentId: stage.agentId, target: dropper.target }],
     reason: REASON,
   }
-}, 120_000)
+}, 180_000)
 afterEach(() => {
   if (canBrowse) expect(watched.errors).toEqual([])
 })
