@@ -11,10 +11,10 @@ import {
   CLASS_CRITICAL,
   CLASS_DETECTION,
   CLASS_OF_ACTION,
-  type CordonEvent,
   EVENT_CLASSES,
   type EventClass,
-} from '../../shared/events/event.ts'
+} from '../../shared/events/delivery-class.ts'
+import type { CordonEvent } from '../../shared/events/event.ts'
 import type { Logger } from '../../shared/node/logger.ts'
 import { EVENT_BYTES_MAX } from '../../shared/protocol/limits.ts'
 import type { Lease, ResumeResult, Watermark } from './delivery.ts'

@@ -4,7 +4,7 @@
  *
  * Invariant: before rows are sent that follow on dropped ones, the drop is in the rows of class 0.
  */
-import { CLASS_CRITICAL, EVENT_CLASSES, type EventClass } from '../../shared/events/event.ts'
+import { CLASS_CRITICAL, EVENT_CLASSES, type EventClass } from '../../shared/events/delivery-class.ts'
 import { gapEvent, type Loss } from './own-events.ts'
 import type { Room, TakenRange } from './room.ts'
 import type { BufferRows, PendingRow, RowRange } from './rows.ts'

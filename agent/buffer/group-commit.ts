@@ -2,7 +2,7 @@
  * One commit of what is pending: makes room, numbers, chains and inserts in one transaction, and notes what found
  * no room in the same one. What it throws has changed nothing.
  */
-import { CLASS_CRITICAL, EVENT_CLASSES, type EventClass } from '../../shared/events/event.ts'
+import { CLASS_CRITICAL, EVENT_CLASSES, type EventClass } from '../../shared/events/delivery-class.ts'
 import type { Delivery } from './delivery.ts'
 import type { Loss } from './own-events.ts'
 import { lossOf, type Pending } from './pending.ts'

@@ -1,5 +1,6 @@
 /** The events that the buffer makes of itself: what was lost, and what was done to its file. */
-import type { EventClass, EventOf } from '../../shared/events/event.ts'
+import type { EventClass } from '../../shared/events/delivery-class.ts'
+import type { EventOf } from '../../shared/events/event.ts'
 import { TEXT_CHARACTERS_MAX } from '../../shared/protocol/limits.ts'
 
 export interface Loss {

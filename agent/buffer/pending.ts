@@ -2,7 +2,12 @@
  * Events that are not on disk yet. Small while the disk works; while it does not, bounded, and what does not
  * fit is counted so that a gap event can tell it.
  */
-import { CLASS_ACTIVITY, CLASS_CRITICAL, EVENT_CLASSES, type EventClass } from '../../shared/events/event.ts'
+import {
+  CLASS_ACTIVITY,
+  CLASS_CRITICAL,
+  EVENT_CLASSES,
+  type EventClass,
+} from '../../shared/events/delivery-class.ts'
 import type { Loss } from './own-events.ts'
 import type { PendingRow } from './rows.ts'
 

@@ -3,7 +3,12 @@
  * worthy class. A class only ever pushes out rows of its own or a lesser one, and never a row that is on its
  * way to the controller. Runs inside a transaction of `rows.ts`.
  */
-import { CLASS_ACTIVITY, CLASS_CRITICAL, EVENT_CLASSES, type EventClass } from '../../shared/events/event.ts'
+import {
+  CLASS_ACTIVITY,
+  CLASS_CRITICAL,
+  EVENT_CLASSES,
+  type EventClass,
+} from '../../shared/events/delivery-class.ts'
 import type { Sqlite } from '../../shared/node/sqlite.ts'
 import type { Loss } from './own-events.ts'
 import type { BufferRows } from './rows.ts'

@@ -8,8 +8,8 @@
  */
 import { Buffer } from 'node:buffer'
 import { hash } from 'node:crypto'
-import { EVENT_CLASSES, type EventClass } from '../../shared/events/event.ts'
-import { CHAIN_HASH_BYTES, CHAIN_START } from '../../shared/node/batch.ts'
+import { EVENT_CLASSES, type EventClass } from '../../shared/events/delivery-class.ts'
+import { CHAIN_HASH_BYTES, CHAIN_START } from '../../shared/node/chain.ts'
 import { openSqlite, type Sqlite } from '../../shared/node/sqlite.ts'
 import { EVENT_BYTES_MAX } from '../../shared/protocol/limits.ts'
 import { MIGRATIONS } from './schema.ts'

@@ -8,7 +8,7 @@
  * those of docs/events.md. Delivered rows stay until a quarter of the file's cap needs their room; what was
  * dropped without delivery is told by rows of action `gap`, and by `open_gap` until they are written.
  */
-import { EVENT_CLASSES } from '../../shared/events/event.ts'
+import { EVENT_CLASSES } from '../../shared/events/delivery-class.ts'
 
 // One table per class: rows that leave one shared table free no pages for rows of another class.
 const classTables = EVENT_CLASSES.map(

@@ -2,7 +2,7 @@
  * The buffer's file through all its fates: opened, written, full, without a disk, damaged, replaced. Nothing
  * here throws for what a disk does; `trouble` says what is wrong while something is.
  */
-import { CLASS_CRITICAL, EVENT_CLASSES, type EventClass } from '../../shared/events/event.ts'
+import { CLASS_CRITICAL, EVENT_CLASSES, type EventClass } from '../../shared/events/delivery-class.ts'
 import type { Logger } from '../../shared/node/logger.ts'
 import { growBallast, shrinkBallast } from './ballast.ts'
 import {

@@ -1,7 +1,7 @@
 /** What a buffer file says of itself: its stream, where its classes stand, and whether it is whole. */
 import { randomBytes } from 'node:crypto'
-import { EVENT_CLASSES, type EventClass } from '../../shared/events/event.ts'
-import { CHAIN_START } from '../../shared/node/batch.ts'
+import { EVENT_CLASSES, type EventClass } from '../../shared/events/delivery-class.ts'
+import { CHAIN_START } from '../../shared/node/chain.ts'
 import type { Sqlite } from '../../shared/node/sqlite.ts'
 
 export interface ClassState {

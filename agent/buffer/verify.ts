@@ -4,8 +4,8 @@
  */
 import { Buffer } from 'node:buffer'
 import Database from 'better-sqlite3'
-import { EVENT_CLASSES, type EventClass } from '../../shared/events/event.ts'
-import { CHAIN_START, chainHash } from '../../shared/node/batch.ts'
+import { EVENT_CLASSES, type EventClass } from '../../shared/events/delivery-class.ts'
+import { CHAIN_START, chainHash } from '../../shared/node/chain.ts'
 import { type Sqlite, sqliteBinding } from '../../shared/node/sqlite.ts'
 
 export type BufferVerdict =

@@ -3,7 +3,7 @@
  * decides what becomes of them. Only what is wrong with the batch itself ever costs it: a store that fails is
  * met with patience, or a full disk at the controller would empty every agent's buffer.
  */
-import { EVENT_CLASSES, type EventClass } from '../../shared/events/event.ts'
+import { EVENT_CLASSES, type EventClass } from '../../shared/events/delivery-class.ts'
 import type { ControllerMessage } from '../../shared/protocol/messages.ts'
 
 type RefusalCode = Extract<ControllerMessage, { kind: 'batchRefused' }>['code']

@@ -11,7 +11,7 @@ import {
   CLASS_DETECTION,
   CLASS_PROCESS,
   type EventClass,
-} from '../../shared/events/event.ts'
+} from '../../shared/events/delivery-class.ts'
 import { encodeBatch } from '../../shared/node/batch.ts'
 import type { Logger } from '../../shared/node/logger.ts'
 import { BATCH_BYTES_MAX, BATCH_ROWS_MAX, BUFFERED_BYTES_MAX } from '../../shared/protocol/limits.ts'

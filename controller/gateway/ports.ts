@@ -1,6 +1,6 @@
 /** What the gateway needs of the rest of the controller, and the numbers it works with. `main.ts` fills it. */
 import type { TlsOptions } from 'node:tls'
-import type { EventClass } from '../../shared/events/event.ts'
+import type { EventClass } from '../../shared/events/delivery-class.ts'
 import type { Logger } from '../../shared/node/logger.ts'
 import type { PeerIdentity } from '../../shared/node/tls.ts'
 import {

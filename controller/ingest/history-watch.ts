@@ -5,7 +5,7 @@
  * begins a new stream; nobody is left to carry the stored history on. When somebody does after that, by its hash
  * chain, there is a second host. Marks are in memory: after a restart the next divergence makes them anew.
  */
-import type { EventClass } from '../../shared/events/event.ts'
+import type { EventClass } from '../../shared/events/delivery-class.ts'
 import type { AppendResult, IncomingBatch } from '../store/event-store.ts'
 import type { Ingest, IngestOptions } from './ingest.ts'
 

@@ -30,7 +30,7 @@ function ingestOver(answers: AppendResult[]) {
       streams: async () => [],
     },
     verify: async (bytes, origin) => verifyFrame(bytes, origin, () => null),
-    onStored: (batch, result) => stored.push(batch.rows.lengths.length - result.duplicates),
+    onStored: (batch, result) => stored.push(batch.rows.count - result.duplicates),
     onAlert: (kind) => alerts.push(kind),
     logger: createSilentLogger(),
     clock: () => 1_234,

@@ -2,7 +2,7 @@
  * Takes the agents' batches: has every body held against the schema and the hash chain, stores, answers.
  * What an agent says is stored under the identity of its certificate, and nothing it says can change that.
  */
-import type { EventClass } from '../../shared/events/event.ts'
+import type { EventClass } from '../../shared/events/delivery-class.ts'
 import type { Logger } from '../../shared/node/logger.ts'
 import type { AgentMessage, BatchHeader, ControllerMessage } from '../../shared/protocol/messages.ts'
 import type { AppendResult, EventStore, IncomingBatch } from '../store/event-store.ts'
@@ -201,7 +201,7 @@ function noteGaps(position: StreamPosition, gaps: VerifiedBatch['gaps']): void {
 }
 
 function lastOf(batch: IncomingBatch): number {
-  return batch.firstSequence + batch.rows.lengths.length - 1
+  return batch.firstSequence + batch.rows.count - 1
 }
 
 function answer(message: BatchAnswer): TakeResult {

@@ -28,6 +28,6 @@ port.on('message', ({ id, frame, ...origin }: VerifyRequest) => {
   const verdict = verifyFrame(frame, origin, weigh)
   post(
     { kind: 'verdict', id, verdict },
-    verdict.kind === 'verified' ? [verdict.batch.rows.bodies.buffer] : [],
+    verdict.kind === 'verified' ? [verdict.batch.rows.payload.buffer] : [],
   )
 })

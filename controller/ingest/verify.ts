@@ -3,13 +3,10 @@
  * schema, looks at each event once. Costs most of what an event costs, so it runs in a thread of its own.
  */
 import { isUtf8 } from 'node:buffer'
-import {
-  CLASS_CRITICAL,
-  CLASS_OF_ACTION,
-  type CordonEvent,
-  type EventClass,
-} from '../../shared/events/event.ts'
-import { decodeBatch, verifyChain } from '../../shared/node/batch.ts'
+import { CLASS_CRITICAL, CLASS_OF_ACTION, type EventClass } from '../../shared/events/delivery-class.ts'
+import type { CordonEvent } from '../../shared/events/event.ts'
+import { decodeBatch } from '../../shared/node/batch.ts'
+import { verifyChain } from '../../shared/node/chain.ts'
 import type { BatchHeader } from '../../shared/protocol/messages.ts'
 import { parseEvent } from '../../shared/protocol/parse.ts'
 import type { NotableRow, PackedRows } from '../store/event-store.ts'
@@ -43,7 +40,7 @@ export interface FrameOrigin {
 export function verifyFrame(frame: Uint8Array, origin: FrameOrigin, weigh: Weigh): Verdict {
   const decoded = decodeBatch(frame)
   if (!decoded.ok) return { kind: 'malformed', reason: decoded.reason }
-  const { header, bodies } = decoded
+  const { header, bodies, payload } = decoded
   if (header.streamId !== origin.streamId) {
     return { kind: 'malformed', reason: 'the batch is of another stream than the hello' }
   }
@@ -60,7 +57,7 @@ export function verifyFrame(frame: Uint8Array, origin: FrameOrigin, weigh: Weigh
     kind: 'verified',
     batch: {
       header,
-      rows: packRows(bodies, events),
+      rows: packRows(payload, events),
       notable,
       gaps: header.class === CLASS_CRITICAL ? gapsOf(events) : [],
       foreign: foreignOf(events, origin.agentId),

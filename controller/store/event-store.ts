@@ -2,16 +2,19 @@
  * The event store as the rest of the controller sees it. The embedded one keeps hourly SQLite files in a
  * worker thread; a larger fleet puts another engine behind the same interface.
  */
-import type { CordonEvent, DetectionEvent, EventAction, EventClass } from '../../shared/events/event.ts'
+import type { EventClass } from '../../shared/events/delivery-class.ts'
+import type { CordonEvent, DetectionEvent, EventAction } from '../../shared/events/event.ts'
 
 /** Opaque position in the order of arrival. Compares as text; `''` is before the first event. */
 export type Cursor = string
 
-/** Rows in the form that crosses threads cheaply: two buffers, and one text. */
+/** Rows in the form that crosses threads cheaply: one buffer, and one text. */
 export interface PackedRows {
-  /** Exact bytes as the agent wrote them, already validated, in order, end to end; moved to the writer. */
-  readonly bodies: Uint8Array<ArrayBuffer>
-  readonly lengths: Uint32Array<ArrayBuffer>
+  readonly count: number
+  /** As the agent packed them (shared/node/payload.ts), already validated. Its buffer is moved to the writer. */
+  readonly payload: Uint8Array<ArrayBuffer>
+  /** Of what the payload holds. */
+  readonly payloadBytes: number
   /** JSON of a flat list, `COLUMNS_PER_EVENT` values per event: cheaper to pass than a cloned list. */
   readonly columns: string
 }

@@ -3,7 +3,8 @@ import { zstdCompressSync } from 'node:zlib'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { BATCH_BYTES_MAX, BATCH_ROWS_MAX, EVENT_BYTES_MAX, MESSAGE_BYTES_MAX } from '../protocol/limits.ts'
-import { CHAIN_START, chainHash, decodeBatch, encodeBatch, encodeBatchInPool, verifyChain } from './batch.ts'
+import { decodeBatch, encodeBatch, encodeBatchInPool } from './batch.ts'
+import { CHAIN_START, chainHash, verifyChain } from './chain.ts'
 
 const streamId = '0123456789abcdef0123456789abcdef'
 

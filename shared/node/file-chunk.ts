@@ -9,7 +9,7 @@ import { zstdCompress } from 'node:zlib'
 import { FILE_CHUNK_BYTES_MAX, MESSAGE_BYTES_MAX } from '../protocol/limits.ts'
 import { FileChunkHeader } from '../protocol/messages.ts'
 import { compileSchema, parseStrict } from '../protocol/parse.ts'
-import { compression, decompress } from './batch.ts'
+import { compression, decompress } from './payload.ts'
 
 export type DecodedChunk =
   | { readonly ok: true; readonly header: FileChunkHeader; readonly payload: Buffer }

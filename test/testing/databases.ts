@@ -6,13 +6,8 @@ import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import { vi } from 'vitest'
-import {
-  CLASS_OF_ACTION,
-  type CordonEvent,
-  EVENT_CLASSES,
-  type EventAction,
-  type EventClass,
-} from '../../shared/events/event.ts'
+import { CLASS_OF_ACTION, EVENT_CLASSES, type EventClass } from '../../shared/events/delivery-class.ts'
+import type { CordonEvent, EventAction } from '../../shared/events/event.ts'
 
 type Fields = Readonly<Record<string, unknown>>
 

@@ -6,7 +6,8 @@ import { once } from 'node:events'
 import { createServer, type Server } from 'node:https'
 import type { Socket } from 'node:net'
 import { type WebSocket, WebSocketServer } from 'ws'
-import { CHAIN_START, decodeBatch, verifyChain } from '../../../shared/node/batch.ts'
+import { decodeBatch } from '../../../shared/node/batch.ts'
+import { CHAIN_START, verifyChain } from '../../../shared/node/chain.ts'
 import { agentFacingTlsOptions } from '../../../shared/node/tls.ts'
 import {
   AGENT_MESSAGES,

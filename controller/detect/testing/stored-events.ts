@@ -1,6 +1,7 @@
 /** Stored events for tests, and a store and tail that keep them in a list. */
+
+import { CLASS_OF_ACTION } from '../../../shared/events/delivery-class.ts'
 import type { CordonEvent, DetectionEvent, EventOf } from '../../../shared/events/event.ts'
-import { CLASS_OF_ACTION } from '../../../shared/events/event.ts'
 import { entity, HOST_A, NOW_MS } from '../../correlate/testing/findings.ts'
 import type { Cursor, EventQuery, EventStore, EventTail, StoredEvent } from '../../store/event-store.ts'
 import type { Weigh } from '../../store/events/tail.ts'

@@ -14,7 +14,7 @@ import type { CommittedBatch, TailSource } from './tail.ts'
 import { createWorkerClient, startStoreWorker, type WorkerClient } from './worker-client.ts'
 import type { PackedResult, PackedRow, WorkerRole } from './worker-protocol.ts'
 
-/** Body bytes that wait for the writer; a caller above it is told to come again. */
+/** Bytes of rows that wait for the writer; a caller above it is told to come again. */
 const WAITING_BYTES_MAX = 64 * 1024 * 1024
 const WAITING_QUERIES_MAX = 32
 const QUERY_BUDGET_MS = 2_000
@@ -77,10 +77,10 @@ export async function openEmbeddedEventStore(
   const append = async (batch: IncomingBatch): Promise<AppendResult> => {
     if (waitingBytes > WAITING_BYTES_MAX) return { kind: 'failed', cause: new Error('the store is behind') }
     const { rows, notable: _notable, ...fields } = batch
-    const bytes = rows.bodies.length
+    const bytes = rows.payload.length + rows.columns.length
     waitingBytes += bytes
     try {
-      const result = await writer.call('append', { ...fields, ...rows }, [rows.bodies.buffer])
+      const result = await writer.call('append', { ...fields, ...rows }, [rows.payload.buffer])
       return settle(batch, result, listeners)
     } catch (cause) {
       return { kind: 'failed', cause: cause instanceof Error ? cause : new Error(String(cause)) }
@@ -200,7 +200,7 @@ function settle(
   if (result.kind === 'failed') return { kind: 'failed', cause: new Error(result.message) }
   if (result.kind !== 'stored') return result
   const { sequence, duplicates, skipped, hour, lastEvent } = result
-  const rows = batch.rows.lengths.length
+  const rows = batch.rows.count
   const firstEvent = lastEvent - rows + 1
   if (rows > duplicates) {
     const committed: CommittedBatch = {

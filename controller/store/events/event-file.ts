@@ -9,7 +9,7 @@
  */
 import { readdirSync, renameSync } from 'node:fs'
 import { join } from 'node:path'
-import { EVENT_SCHEMAS } from '../../../shared/events/event.ts'
+import { CLASS_OF_ACTION } from '../../../shared/events/delivery-class.ts'
 import { openSqlite, type Sqlite } from '../../../shared/node/sqlite.ts'
 import type { Cursor } from '../event-store.ts'
 
@@ -22,7 +22,7 @@ const FILE_NAME = /^events-([0-9]{8}T[0-9]{2}(?:p[0-9]{4})?)\.db$/
 const CURSOR = /^([0-9]{8}T[0-9]{2}(?:p[0-9]{4})?)-([0-9]{16})$/
 /** The last file of an hour takes what comes, however much that is. */
 const PART_MAX = 9_999
-/** Four rows of some hundred bytes leave much of a small page empty. */
+/** A batch's payload has some KB: in a small page hardly one has room. */
 const PAGE_BYTES = 16 * 1024
 /** Ids of a file that replaces a corrupt one start this much higher; 2^13 replacements fit an exact integer. */
 const GENERATION_IDS = 2 ** 40
@@ -50,7 +50,9 @@ const MIGRATIONS = [
      carried_file TEXT,
      UNIQUE (agent, stream_id, class)
    ) STRICT;
-   -- Event ids of a batch are contiguous, so a row's sequence follows from its id.
+   -- Event ids of a batch are contiguous, so a row's sequence follows from its id. 'payload' is what the agent
+   -- packed (shared/node/payload.ts): its bodies from 'first_row' on are this batch's, those before it had been
+   -- stored already. 'payload_crc' is its CRC-32: a flipped bit would unpack to other text.
    CREATE TABLE batch (
      id INTEGER PRIMARY KEY,
      stream INTEGER NOT NULL REFERENCES stream (id),
@@ -59,7 +61,11 @@ const MIGRATIONS = [
      first_event INTEGER NOT NULL,
      received_ms INTEGER NOT NULL,
      previous_hash BLOB NOT NULL,
-     last_hash BLOB NOT NULL
+     last_hash BLOB NOT NULL,
+     first_row INTEGER NOT NULL,
+     payload_bytes INTEGER NOT NULL,
+     payload_crc INTEGER NOT NULL,
+     payload BLOB NOT NULL
    ) STRICT;
    CREATE INDEX batch_position ON batch (stream, first_sequence);
    CREATE TABLE event (
@@ -72,12 +78,8 @@ const MIGRATIONS = [
      parent_entity_id TEXT,
      sha256 BLOB,
      destination_ip TEXT,
-     path TEXT,
-     body BLOB NOT NULL
-   ) STRICT;
-   CREATE INDEX event_agent_time ON event (agent, time_ms);`,
-  // An agent's events are found by its batches, which costs the writer nothing.
-  'DROP INDEX event_agent_time;',
+     path TEXT
+   ) STRICT;`,
 ]
 
 /** Built when a file is sealed: each costs a writer more than the rows themselves. */
@@ -168,7 +170,7 @@ export function writeFileHeader(db: Sqlite, folder: string, hour: FileHour): voi
   const firstEvent = setAsideCount(folder, hour) * GENERATION_IDS + 1
   db.prepare('INSERT INTO file (id, first_event) VALUES (1, ?)').run(firstEvent)
   const insertAction = db.prepare('INSERT INTO action (name) VALUES (?)')
-  for (const name of Object.keys(EVENT_SCHEMAS)) insertAction.run(name)
+  for (const name of Object.keys(CLASS_OF_ACTION)) insertAction.run(name)
 }
 
 /** True for errors that say the file itself is broken, not the disk full or the query wrong. */

@@ -4,9 +4,9 @@ import { COLUMNS_PER_EVENT, type ColumnValue } from './columns.ts'
 import type { PackedBatch } from './worker-protocol.ts'
 
 const ROWS_PER_STATEMENT = 8
-const ROW = '(?, ?, ?, ?, ?, ?, ?, unhex(?), ?, ?, ?)'
+const ROW = '(?, ?, ?, ?, ?, ?, ?, unhex(?), ?, ?)'
 const INSERT = `INSERT INTO event
-  (id, batch, agent, time_ms, action, entity_id, parent_entity_id, sha256, destination_ip, path, body) VALUES `
+  (id, batch, agent, time_ms, action, entity_id, parent_entity_id, sha256, destination_ip, path) VALUES `
 
 export interface RowPlace {
   readonly firstEvent: number
@@ -18,10 +18,8 @@ export interface RowPlace {
 export type EventInserter = (packed: PackedBatch, skip: number, place: RowPlace) => void
 
 export function createEventInserter(db: Sqlite): EventInserter {
-  const many = db.prepare<[(ColumnValue | Uint8Array)[]]>(
-    INSERT + Array(ROWS_PER_STATEMENT).fill(ROW).join(', '),
-  )
-  const one = db.prepare<[(ColumnValue | Uint8Array)[]]>(INSERT + ROW)
+  const many = db.prepare<[ColumnValue[]]>(INSERT + Array(ROWS_PER_STATEMENT).fill(ROW).join(', '))
+  const one = db.prepare<[ColumnValue[]]>(INSERT + ROW)
   const actions = new Map(
     db
       .prepare<[], { id: number; name: string }>('SELECT id, name FROM action')
@@ -40,28 +38,23 @@ export function createEventInserter(db: Sqlite): EventInserter {
 
   return (packed, skip, place) => {
     const columns: ColumnValue[] = JSON.parse(packed.columns)
-    const rows = packed.lengths.length
-    let offset = 0
-    for (let row = 0; row < skip; row += 1) offset += packed.lengths[row] ?? 0
+    const rows = packed.count
 
-    const addRow = (values: (ColumnValue | Uint8Array)[], row: number): void => {
-      const end = offset + (packed.lengths[row] ?? 0)
+    const addRow = (values: ColumnValue[], row: number): void => {
       const at = row * COLUMNS_PER_EVENT
       values.push(place.firstEvent + row - skip, place.batch, place.agent)
       values.push(columns[at] ?? null, actionId(String(columns[at + 1])))
       for (let column = 2; column < COLUMNS_PER_EVENT; column += 1) values.push(columns[at + column] ?? null)
-      values.push(packed.bodies.subarray(offset, end))
-      offset = end
     }
 
     let row = skip
     for (; row + ROWS_PER_STATEMENT <= rows; row += ROWS_PER_STATEMENT) {
-      const values: (ColumnValue | Uint8Array)[] = []
+      const values: ColumnValue[] = []
       for (let next = row; next < row + ROWS_PER_STATEMENT; next += 1) addRow(values, next)
       many.run(values)
     }
     for (; row < rows; row += 1) {
-      const values: (ColumnValue | Uint8Array)[] = []
+      const values: ColumnValue[] = []
       addRow(values, row)
       one.run(values)
     }

@@ -1,4 +1,5 @@
 /** The one file that is being written: its prepared statements and its next ids. */
+import { crc32 } from 'node:zlib'
 import type { Sqlite } from '../../../shared/node/sqlite.ts'
 import { type FileHour, type OpenEventFile, openEventFile, writeFileHeader } from './event-file.ts'
 import { createEventInserter, type EventInserter } from './event-inserter.ts'
@@ -46,8 +47,9 @@ function prepare(db: Sqlite, hour: FileHour): OpenFile {
      ON CONFLICT (id) DO UPDATE SET sequence = excluded.sequence, hash = excluded.hash, rows = excluded.rows`,
   )
   const insertBatch = db.prepare(
-    `INSERT INTO batch (id, stream, first_sequence, rows, first_event, received_ms, previous_hash, last_hash)
-     VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+    `INSERT INTO batch (id, stream, first_sequence, rows, first_event, received_ms, previous_hash, last_hash,
+       first_row, payload_bytes, payload_crc, payload)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
   )
   const firstEvent = Number(db.prepare('SELECT first_event FROM file').pluck().get())
   const newest = db.prepare('SELECT max(id) FROM event').pluck().get()
@@ -59,7 +61,7 @@ function prepare(db: Sqlite, hour: FileHour): OpenFile {
     lastBatch: Number(db.prepare('SELECT coalesce(max(id), 0) FROM batch').pluck().get()),
     rows: () => file.lastEvent - firstEvent + 1,
     write(packed, skip, stream, previousHash) {
-      const rows = packed.lengths.length - skip
+      const rows = packed.count - skip
       const batch = file.lastBatch + 1
       const first = file.lastEvent + 1
       insertAgent.run(stream.agent, stream.agentId)
@@ -81,6 +83,10 @@ function prepare(db: Sqlite, hour: FileHour): OpenFile {
         packed.receivedMs,
         previousHash,
         stream.hash,
+        skip,
+        packed.payloadBytes,
+        crc32(packed.payload),
+        packed.payload,
       )
       insertEvents(packed, skip, { firstEvent: first, batch, agent: stream.agent })
       file.lastBatch = batch

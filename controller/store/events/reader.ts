@@ -1,6 +1,6 @@
 /** Reads the hourly files over read-only connections. Runs in a worker thread; everything here is synchronous. */
 import { existsSync, statSync } from 'node:fs'
-import type { EventClass } from '../../../shared/events/event.ts'
+import type { EventClass } from '../../../shared/events/delivery-class.ts'
 import type { Sqlite } from '../../../shared/node/sqlite.ts'
 import type { Cursor, EventQuery } from '../event-store.ts'
 import {
@@ -13,6 +13,7 @@ import {
   positionOf,
 } from './event-file.ts'
 import { type FileFacts, isOutside, planSearch, queryProblem } from './search-plan.ts'
+import { createStoredBodies, type StoredBodies } from './stored-bodies.ts'
 import type { ClassCount, PackedRow, SearchAnswer, SearchRequest, WorkerLog } from './worker-protocol.ts'
 
 /** Connections kept open; an hour's file each. */
@@ -38,8 +39,10 @@ export interface EventReader {
 
 interface FoundRow {
   readonly id: number
-  readonly body: string
-  readonly sequence: number
+  readonly batch: number
+  /** Within its batch. */
+  readonly row: number
+  readonly first_sequence: number
   readonly received_ms: number
   readonly stream_id: string
   readonly class: EventClass
@@ -49,6 +52,7 @@ interface FoundRow {
 interface ReadFile {
   readonly db: Sqlite
   readonly inode: number
+  readonly bodies: StoredBodies
   facts: FileFacts
 }
 
@@ -96,7 +100,10 @@ export function createEventReader(options: ReaderOptions): EventReader {
     const db = openEventFile({ ...options, hour }, 'read')
     try {
       db.function('within_budget', { varargs: false, deterministic: false }, (_id: unknown) => withinBudget())
-      const opened = { db, inode, facts: readFacts(db) }
+      const bodies = createStoredBodies(db, (batch) =>
+        log('error', 'a batch whose bytes changed on disk was left out', { hour, batch }),
+      )
+      const opened = { db, inode, bodies, facts: readFacts(db) }
       files.set(hour, opened)
       if (opened.facts.sealed) sealedFacts.set(hour, opened)
       const oldest = files.keys().next().value
@@ -138,14 +145,16 @@ export function createEventReader(options: ReaderOptions): EventReader {
   ): void => {
     const plan = planSearch(query, file.facts, fromId)
     for (const row of file.db.prepare<(string | number)[], FoundRow>(plan.sql).iterate(...plan.values)) {
+      const body = file.bodies.body(row.batch, row.row)
+      if (body === null || (query.contains !== undefined && !body.includes(query.contains))) continue
       const more = take({
         cursor: cursorOf(hour, row.id),
         agentId: row.agent_id,
         streamId: row.stream_id,
         class: row.class,
-        sequence: row.sequence,
+        sequence: row.first_sequence + row.row,
         receivedMs: row.received_ms,
-        body: row.body,
+        body: body.toString('utf8'),
       })
       if (!more) break
     }
@@ -170,7 +179,7 @@ export function createEventReader(options: ReaderOptions): EventReader {
         rowsOf(hour, file, { ...query, limit: left }, fromId, (row) => {
           left -= 1
           wanted = take(row)
-          return wanted
+          return wanted && left > 0
         })
       })
     }

@@ -5,6 +5,7 @@ import { isCursor } from './event-file.ts'
 /** Result rows of one query, at most. */
 const QUERY_LIMIT_MAX = 10_000
 const CONTAINS_CHARACTERS_MAX = 1_024
+const NO_LIMIT = -1
 /** Values of one list, at most. */
 const LIST_MAX = 1_000
 
@@ -72,7 +73,7 @@ export function isOutside(query: EventQuery, facts: FileFacts): boolean {
 }
 
 /**
- * SQL whose rows are ids and bodies with where they came from, in the query's order. `within_budget(id)` is
+ * SQL whose rows are ids with where they came from, in the query's order, for all conditions but `contains`. `within_budget(id)` is
  * called again and again while rows are looked at, and throws when the time is up.
  */
 export function planSearch(query: EventQuery, facts: FileFacts, fromId: number | null): SearchSql {
@@ -114,8 +115,8 @@ export function planSearch(query: EventQuery, facts: FileFacts, fromId: number |
     add(`e.id ${descending ? '<' : '>'} ?`, fromId)
     if (byBatch) add(descending ? 'b.first_event < ?' : 'b.first_event + b.rows - 1 > ?', fromId)
   }
-  if (query.contains !== undefined) add('instr(e.body, CAST(? AS BLOB)) > 0', query.contains)
-  values.push(query.limit)
+  // What bodies contain is seen only when they are unpacked: whoever reads the rows counts those that do.
+  values.push(query.contains === undefined ? query.limit : NO_LIMIT)
   // In the order of the loops, which CROSS JOIN fixes: ids ascend with batches, so nothing is sorted.
   const from = byBatch
     ? `batch b CROSS JOIN stream s ON s.id = b.stream CROSS JOIN agent a ON a.id = s.agent
@@ -123,8 +124,7 @@ export function planSearch(query: EventQuery, facts: FileFacts, fromId: number |
     : `event e ${index === null ? 'NOT INDEXED' : `INDEXED BY ${index}`}
        CROSS JOIN batch b ON b.id = e.batch CROSS JOIN stream s ON s.id = b.stream
        CROSS JOIN agent a ON a.id = s.agent`
-  const sql = `SELECT e.id, CAST(e.body AS TEXT) AS body, b.first_sequence + e.id - b.first_event AS sequence,
-      b.received_ms, s.stream_id, s.class, a.agent_id
+  const sql = `SELECT e.id, e.batch, e.id - b.first_event AS row, b.first_sequence, b.received_ms, s.stream_id, s.class, a.agent_id
     FROM ${from}
     WHERE ${conditions.join(' AND ')}
     ORDER BY ${byBatch ? `b.id ${way}, ` : ''}e.id ${way} LIMIT ?`

@@ -2,7 +2,7 @@
  * Where every stream ends, in memory, for the writer alone. Changes of a transaction are noted and taken back
  * when it fails, so that memory never runs ahead of the disk.
  */
-import type { EventClass } from '../../../shared/events/event.ts'
+import type { EventClass } from '../../../shared/events/delivery-class.ts'
 import type { Sqlite } from '../../../shared/node/sqlite.ts'
 import type { FileHour } from './event-file.ts'
 

@@ -1,5 +1,5 @@
 /** Messages between the store on the main thread and its worker threads. */
-import type { EventClass } from '../../../shared/events/event.ts'
+import type { EventClass } from '../../../shared/events/delivery-class.ts'
 import type { Cursor, EventQuery, PackedRows, StoredEvent, StreamWatermark } from '../event-store.ts'
 import type { FileHour } from './event-file.ts'
 

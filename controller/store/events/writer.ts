@@ -3,7 +3,8 @@
  * is synchronous, so the watermarks in memory and on disk move together.
  */
 import { existsSync, rmSync } from 'node:fs'
-import { CHAIN_START, chainHash } from '../../../shared/node/batch.ts'
+import { CHAIN_START, chainOver } from '../../../shared/node/chain.ts'
+import { unpackPayload } from '../../../shared/node/payload.ts'
 import type { Cursor, StreamWatermark } from '../event-store.ts'
 import {
   cursorOf,
@@ -100,7 +101,7 @@ export function createEventWriter(options: WriterOptions): EventWriter {
 
   const place = (into: OpenFile, packed: PackedBatch): PackedResult => {
     const stream = table.get(packed.agentId, packed.streamId, packed.class)
-    const rows = packed.lengths.length
+    const rows = packed.count
     const last = packed.firstSequence + rows - 1
     const end = stream?.sequence ?? 0
     const stored = (duplicates: number, skipped: number): PackedResult => ({
@@ -192,7 +193,7 @@ export function createEventWriter(options: WriterOptions): EventWriter {
           hour ??= hourFor(next.receivedMs)
           if (rows >= GROUP_ROWS_MAX || hourFor(next.receivedMs) > hour) break
           group.push(next)
-          rows += next.lengths.length
+          rows += next.count
           index += 1
         }
         if (hour !== null) results.push(...appendGroup(hour, group))
@@ -234,14 +235,13 @@ export function createEventWriter(options: WriterOptions): EventWriter {
 
 /** The chain before the first row that is new: over the rows that were stored before. */
 function hashBefore(packed: PackedBatch, duplicates: number): Buffer {
-  let hash: Buffer = Buffer.from(packed.previousHash, 'hex')
-  let offset = 0
-  for (let row = 0; row < duplicates; row += 1) {
-    const end = offset + (packed.lengths[row] ?? 0)
-    hash = chainHash(hash, packed.bodies.subarray(offset, end))
-    offset = end
-  }
-  return hash
+  const start = Buffer.from(packed.previousHash, 'hex')
+  if (duplicates === 0) return start
+  const { payload, count, payloadBytes } = packed
+  const bytes = Buffer.from(payload.buffer, payload.byteOffset, payload.length)
+  const unpacked = unpackPayload({ bytes, rows: count, payloadBytes })
+  if (!unpacked.ok) throw new Error(`a batch that had been checked cannot be read: ${unpacked.reason}`)
+  return chainOver(start, unpacked.bodies.slice(0, duplicates))
 }
 
 function failAll(group: readonly PackedBatch[], error: unknown, log: WorkerLog): PackedResult[] {

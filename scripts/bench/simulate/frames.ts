@@ -1,6 +1,7 @@
 /** Batches of a made-up host, framed and chained as an agent does it, before there is anything to measure. */
-import { CLASS_ACTIVITY, CLASS_PROCESS, type EventClass } from '../../../shared/events/event.ts'
-import { CHAIN_START, chainOver, encodeBatch } from '../../../shared/node/batch.ts'
+import { CLASS_ACTIVITY, CLASS_PROCESS, type EventClass } from '../../../shared/events/delivery-class.ts'
+import { encodeBatch } from '../../../shared/node/batch.ts'
+import { CHAIN_START, chainOver } from '../../../shared/node/chain.ts'
 import { createHostActivity } from './host-activity.ts'
 
 export interface PreparedFrame {

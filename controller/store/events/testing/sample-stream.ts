@@ -1,6 +1,8 @@
 /** Made-up but valid batches of one agent's stream, chained as an agent chains them. */
-import type { CordonEvent, EventClass } from '../../../../shared/events/event.ts'
-import { CHAIN_START, chainHash } from '../../../../shared/node/batch.ts'
+import type { EventClass } from '../../../../shared/events/delivery-class.ts'
+import type { CordonEvent } from '../../../../shared/events/event.ts'
+import { CHAIN_START, chainHash } from '../../../../shared/node/chain.ts'
+import { packPayload } from '../../../../shared/node/payload.ts'
 import type { IncomingBatch } from '../../event-store.ts'
 import { packRows } from '../packed-rows.ts'
 
@@ -59,7 +61,7 @@ export function createSampleStream(agentId: string, streamId = agentId, eventCla
         events: batchEvents,
         /** Packed anew for each look: the store takes the bytes with it. */
         get rows() {
-          return packRows(batchBodies, batchEvents)
+          return packRows(packPayload(batchBodies), batchEvents)
         },
         notable: batchEvents.map((event, row) => ({ row, event, detections: [] })),
         previousHash: hashes[firstSequence - 1]?.toString('hex') ?? '',
