@@ -13,7 +13,7 @@ import {
   positionOf,
 } from './event-file.ts'
 import { type FileFacts, isOutside, planSearch, queryProblem } from './search-plan.ts'
-import { createStoredBodies, type StoredBodies } from './stored-bodies.ts'
+import { createStoredBodies, payloadHolds, type StoredBodies } from './stored-bodies.ts'
 import type { ClassCount, PackedRow, SearchAnswer, SearchRequest, WorkerLog } from './worker-protocol.ts'
 
 /** Connections kept open; an hour's file each. */
@@ -100,6 +100,7 @@ export function createEventReader(options: ReaderOptions): EventReader {
     const db = openEventFile({ ...options, hour }, 'read')
     try {
       db.function('within_budget', { varargs: false, deterministic: false }, (_id: unknown) => withinBudget())
+      db.function('payload_holds', { deterministic: true }, payloadHolds)
       const bodies = createStoredBodies(db, (batch) =>
         log('error', 'a batch whose bytes changed on disk was left out', { hour, batch }),
       )

@@ -73,13 +73,14 @@ export function isOutside(query: EventQuery, facts: FileFacts): boolean {
 }
 
 /**
- * SQL whose rows are ids with where they came from, in the query's order, for all conditions but `contains`. `within_budget(id)` is
+ * SQL whose rows are ids with where they came from, in the query's order, for all conditions but `contains`, of
+ * which it only leaves out whole batches: `payload_holds(payload, payload_bytes, text)`. `within_budget(id)` is
  * called again and again while rows are looked at, and throws when the time is up.
  */
 export function planSearch(query: EventQuery, facts: FileFacts, fromId: number | null): SearchSql {
   const descending = query.order === 'descending'
   const index = chooseIndex(query, facts)
-  const byBatch = index === null && query.agentId !== undefined
+  const byBatch = index === null && (query.agentId !== undefined || query.contains !== undefined)
   const way = descending ? 'DESC' : 'ASC'
   // A call per row would cost more than the row; the batches of others that are passed count as well.
   const conditions = [
@@ -115,7 +116,9 @@ export function planSearch(query: EventQuery, facts: FileFacts, fromId: number |
     add(`e.id ${descending ? '<' : '>'} ?`, fromId)
     if (byBatch) add(descending ? 'b.first_event < ?' : 'b.first_event + b.rows - 1 > ?', fromId)
   }
-  // What bodies contain is seen only when they are unpacked: whoever reads the rows counts those that do.
+  if (byBatch && query.contains !== undefined)
+    add('payload_holds(b.payload, b.payload_bytes, ?)', query.contains)
+  // A payload that holds the text says nothing of one row: whoever reads the rows counts those that do.
   values.push(query.contains === undefined ? query.limit : NO_LIMIT)
   // In the order of the loops, which CROSS JOIN fixes: ids ascend with batches, so nothing is sorted.
   const from = byBatch

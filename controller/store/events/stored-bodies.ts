@@ -1,6 +1,6 @@
 /** The bodies of a stored batch, from its payload. */
 import { crc32 } from 'node:zlib'
-import { unpackPayload } from '../../../shared/node/payload.ts'
+import { decompress, unpackPayload } from '../../../shared/node/payload.ts'
 import type { Sqlite } from '../../../shared/node/sqlite.ts'
 
 interface PayloadRow {
@@ -36,6 +36,13 @@ export function createStoredBodies(db: Sqlite, onUnreadable: (batch: number) => 
       return last.bodies?.[row] ?? null
     },
   }
+}
+
+/** For SQL: 0 when no body of the payload has the text. Of one that cannot be read, the rows have to be looked at. */
+export function payloadHolds(payload: unknown, payloadBytes: unknown, text: unknown): number {
+  if (!(payload instanceof Buffer)) return 0
+  const content = decompress(payload, Number(payloadBytes))
+  return content === null || content.includes(String(text)) ? 1 : 0
 }
 
 function unpackRow(stored: PayloadRow | undefined): readonly Buffer[] | null {
