@@ -1,11 +1,15 @@
 import { join } from 'node:path'
-import { defineConfig } from 'vitest/config'
+import { configDefaults, defineConfig } from 'vitest/config'
+
+/** What boots whole machines, or needs a compiler that nobody else needs. */
+const LONG_ONLY = ['test/packages-boot.test.ts', 'scripts/generated-skeleton.test.ts']
 
 // Pipeline tests start real programs, so files run two at a time on small machines and waits are generous.
 // biome-ignore lint/style/noDefaultExport: vitest reads the default export of its configuration.
 export default defineConfig({
   test: {
     include: ['{agent,controller,shared,scripts,test}/**/*.test.ts'],
+    exclude: [...configDefaults.exclude, ...(process.env['CORDON_TEST_LONG'] === '1' ? [] : LONG_ONLY)],
     pool: 'forks',
     maxWorkers: 2,
     testTimeout: 60_000,

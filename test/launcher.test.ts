@@ -40,7 +40,8 @@ function launch(...args: string[]): Launched {
     ['--disable-warning=ExperimentalWarning', join(ROOT, 'scripts', 'start.ts'), '--state', state, ...args],
     {
       stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...process.env, CORDON_AGENT_SENSORS: 'polling' },
+      // The launcher runs the source, whatever the other tests run.
+      env: { ...process.env, CORDON_AGENT_SENSORS: 'polling', CORDON_TEST_PROGRAMS: '' },
       detached: true,
     },
   )

@@ -24,6 +24,11 @@ export const PACKAGING: readonly SystemProgram[] = [
   { present: 'rpmbuild', debianPackage: 'rpm', why: 'makes .rpm packages' },
   { present: 'systemd-analyze', debianPackage: 'systemd', why: 'checks units' },
 ]
+/** For making the kernel programs anew, which a checkout has ready made. */
+export const KERNEL_COMPILER: readonly SystemProgram[] = [
+  { present: 'clang', debianPackage: 'clang', why: 'compiles the kernel programs' },
+  { present: '/usr/sbin/bpftool', debianPackage: 'bpftool', why: 'makes their skeleton' },
+]
 /** For hosts that tests boot. */
 export const CONTAINERS: readonly SystemProgram[] = [
   { present: 'systemd-nspawn', debianPackage: 'systemd-container', why: 'boots a host for tests' },
