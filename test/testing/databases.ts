@@ -6,6 +6,7 @@ import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import { vi } from 'vitest'
+import { createStoredBodies } from '../../controller/store/events/stored-bodies.ts'
 import { CLASS_OF_ACTION, EVENT_CLASSES, type EventClass } from '../../shared/events/delivery-class.ts'
 import type { CordonEvent, EventAction } from '../../shared/events/event.ts'
 
@@ -99,15 +100,18 @@ const STORED = `FROM event e JOIN batch b ON b.id = e.batch JOIN stream s ON s.i
 
 /** Every row that the controller stored of one stream, in the order in which it stored them. */
 export function readStored(controllerFolder: string, agentId: string, streamId: string): readonly Row[] {
-  return askEventFiles(controllerFolder, (db) =>
-    db
-      .prepare<[string, string], { class: number; sequence: number; body: string }>(
-        `SELECT s.class, b.first_sequence + e.id - b.first_event AS sequence, CAST(e.body AS TEXT) AS body
+  return askEventFiles(controllerFolder, (db) => {
+    const bodies = createStoredBodies(db, (batch) => {
+      throw new Error(`the payload of batch ${batch} is not what was stored`)
+    })
+    return db
+      .prepare<[string, string], { class: number; sequence: number; batch: number; row: number }>(
+        `SELECT s.class, b.first_sequence + e.id - b.first_event AS sequence, e.batch, e.id - b.first_event AS row
          ${STORED} ORDER BY e.id`,
       )
       .all(agentId, streamId)
-      .map(rowOf),
-  )
+      .map(({ batch, row, ...place }) => rowOf({ ...place, body: String(bodies.body(batch, row)) }))
+  })
 }
 
 /** Highest stored sequence of one stream by class. */
