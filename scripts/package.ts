@@ -23,6 +23,7 @@ import type { PackedTable } from '../shared/node/assets.ts'
 import { bundlePacked, checkNode, NODE_BINARY, WORKERS } from './build.ts'
 import { buildConsole } from './build-console.ts'
 import { buildNative } from './build-native.ts'
+import { putVersionStub } from './package/early-version/put-stub.ts'
 import { PROGRAMS, type Program } from './setup/programs.ts'
 import { COMPILER, ensureSystemPrograms } from './setup/system-packages.ts'
 
@@ -137,17 +138,34 @@ async function packageProgram(program: Program, config: Config, nodePath: string
     seaConfig,
   })
   chmodSync(output, 0o755)
+  // Last of all: what puts the program into Node writes the file anew, and asks Node for Node's version.
+  if (putVersionStub(output, packageVersion()).kind === 'put') checkStarts(output)
   return output
 }
 
-/** Its version is told before anything is loaded: packagers and monitors ask often, and wait. */
+/** A program that starts no more is never handed on: the answer, and the way past it into the program. */
+function checkStarts(path: string): void {
+  const run = (option: string) => execFileSync(path, [option], { encoding: 'utf8', timeout: 60_000 })
+  const version = run('--version')
+  if (version !== `${packageVersion()}\n`)
+    throw new Error(`${path} --version says ${JSON.stringify(version)}`)
+  if (!run('--help').startsWith('Usage:')) throw new Error(`${path} --help does not say how it is used`)
+}
+
+/**
+ * Where no stub answers before Node starts (docs/adr/0016-version-before-node.md), the version is told before
+ * anything is loaded: packagers and monitors ask often, and wait.
+ */
 function launcher(entry: string): string {
-  const { version }: { version: string } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
   return `if (process.argv.length === 3 && process.argv[2] === '--version') {
-    process.stdout.write(${JSON.stringify(`${version}\n`)})
+    process.stdout.write(${JSON.stringify(`${packageVersion()}\n`)})
   } else {
     require('./${entry}')
   }`
+}
+
+function packageVersion(): string {
+  return (JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string }).version
 }
 
 /** Asset names to files. */

@@ -8,6 +8,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -50,11 +51,49 @@ function run(
   return runFile(join(DIST, program), args, { ...state, ...environment }, { folder })
 }
 
-test.each(programs)('%s tells its version, with and without loading itself', async (program) => {
+function versionLine(): string {
   const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string }
-  for (const option of ['--version', '-V']) {
-    expect(await run(program, [option])).toEqual({ code: 0, stdout: `${version}\n`, stderr: '' })
+  return `${version}\n`
+}
+
+test.each(programs)('%s tells its version, with and without loading itself', async (program) => {
+  for (const args of [['--version'], ['-V'], ['--version', '--version']]) {
+    expect(await run(program, args)).toEqual({ code: 0, stdout: versionLine(), stderr: '' })
   }
+})
+
+test.each(programs)('%s tells its version where Node cannot start', async (program) => {
+  // Room for the file and its libraries, and not for what V8 reserves.
+  const limit = Math.ceil(statSync(join(DIST, program)).size / 1_024) + 100_000
+  const limited = (option: string) => {
+    return runFile(
+      '/bin/sh',
+      ['-c', `ulimit -c 0; ulimit -v ${limit}; exec "$0" "$1"`, join(DIST, program), option],
+      {},
+      { folder },
+    )
+  }
+  expect((await limited('--help')).stdout).toBe('')
+  for (const option of ['--version', '-V']) {
+    expect(await limited(option)).toEqual({ code: 0, stdout: versionLine(), stderr: '' })
+  }
+})
+
+test.each(programs)(
+  'the bundle of %s tells its version, for machines where nothing else does',
+  async (program) => {
+    const bundle = join(ROOT, 'build', 'package', program, `${program}.cjs`)
+    expect(await runFile(process.execPath, [bundle, '--version'], {}, { folder })).toEqual({
+      code: 0,
+      stdout: versionLine(),
+      stderr: '',
+    })
+  },
+)
+
+test('the sums are of the finished files', async () => {
+  const checked = await runFile('sha256sum', ['--check', '--quiet', 'SHA256SUMS'], {}, { folder: DIST })
+  expect(checked).toEqual({ code: 0, stdout: '', stderr: '' })
 })
 
 test('each command of the agent explains itself', async () => {

@@ -51,7 +51,10 @@ export function packageVersion(): string {
   return (JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string }).version
 }
 
-const SOURCES = ['agent', 'controller', 'shared', 'package-lock.json', 'pkg.config.json'] as const
+const SOURCES = [
+  ...['agent', 'controller', 'shared', 'package-lock.json', 'pkg.config.json'],
+  ...['scripts/package.ts', 'scripts/package/early-version'],
+] as const
 
 /** The folder of the packed programs, which are made when one is not there or older than its sources. */
 export function ensurePrograms(say: (line: string) => void): string {
