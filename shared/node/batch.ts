@@ -6,9 +6,9 @@
  * `header.payloadBytes` and has `header.rows` rows.
  */
 import { Buffer } from 'node:buffer'
-import { Compile } from 'typebox/compile'
 import { MESSAGE_BYTES_MAX } from '../protocol/limits.ts'
 import { BatchHeader } from '../protocol/messages.ts'
+import { compileSchema } from '../protocol/parse.ts'
 import { type Payload, packPayload, packPayloadInPool, unpackPayload } from './payload.ts'
 
 /** What the sender says of a batch; counts and sizes come from the bodies. */
@@ -26,7 +26,7 @@ export type DecodedBatch =
 
 const HEADER_BYTES_MAX = 1_024
 
-const headerValidator = Compile(BatchHeader)
+const headerValidator = compileSchema(BatchHeader)
 const strictText = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /** Makes the frame, compressing on the calling thread. Throws when the bodies break the contract's bounds. */

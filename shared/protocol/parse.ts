@@ -24,15 +24,25 @@ export type ParseResult<Value> =
   | { readonly ok: true; readonly value: Value }
   | { readonly ok: false; readonly error: ParseError }
 
-/** A compiled schema. `Compile(Schema)` of `typebox/compile` is one. */
+/** A compiled schema. */
 export interface SchemaCheck<Value> {
   Check(value: unknown): value is Value
   Errors(value: unknown): readonly { readonly instancePath: string; readonly message: string }[]
 }
 
-/** Compiles a schema for `parseStrict`. Compile once, beside the code that parses. */
+/**
+ * Compiles a schema for `parseStrict`, when it is first asked: a program knows many schemas and meets few of them
+ * in its first second, and compiling them all took longer than anything else in the start of a command.
+ */
 export function compileSchema<Schema extends TSchema>(schema: Schema): SchemaCheck<Static<Schema>> {
-  return Compile(schema) as unknown as SchemaCheck<Static<Schema>>
+  let compiled: SchemaCheck<Static<Schema>> | undefined
+  const use = () => {
+    compiled ??= Compile(schema) as unknown as SchemaCheck<Static<Schema>>
+    return compiled
+  }
+  const check = (value: unknown): value is Static<Schema> => use().Check(value)
+  const errors = (value: unknown) => use().Errors(value)
+  return { Check: check, Errors: errors }
 }
 
 /** Parses one canonical JSON text of at most `bytesMax` UTF-8 bytes into a value of the schema. */
@@ -86,7 +96,7 @@ function compileClosed(schema: TSchema): SchemaCheck<unknown> {
     for (const key of Object.keys(value as object)) if (!known.has(key)) return false
     return true
   }
-  return Object.assign(Object.create(whole) as SchemaCheck<unknown>, { Check: check })
+  return { Check: check, Errors: whole.Errors }
 }
 
 function isClosedObject(schema: TSchema): schema is TSchema & { readonly properties: object } {
