@@ -1,8 +1,8 @@
 import { join } from 'node:path'
 import { configDefaults, defineConfig } from 'vitest/config'
 
-/** What boots whole machines, or needs a compiler that nobody else needs. */
-const LONG_ONLY = ['test/packages-boot.test.ts', 'scripts/generated-skeleton.test.ts']
+/** What boots whole machines. */
+const LONG_ONLY = ['test/packages-boot.test.ts']
 
 // Pipeline tests start real programs, so files run two at a time on small machines and waits are generous.
 // biome-ignore lint/style/noDefaultExport: vitest reads the default export of its configuration.

@@ -165,12 +165,16 @@ function toolVersions(): string {
 }
 
 /**
- * Compares the committed skeleton with a new one: byte for byte when the tools and the kernel's types are those
- * it was made with, else by the hash of its sources, because other tools give other bytes.
+ * Compares the committed skeleton with a new one: byte for byte when the tools are here, and they and the kernel's
+ * types are those it was made with; else by the hash of its sources, because other tools give other bytes.
  */
-export function checkGenerated(): CheckResult {
+function checkGenerated(): CheckResult {
   if (hashInSkeleton() !== hashKernelPrograms()) {
     return { kind: 'different', reason: 'cordon.lskel.h is older than its sources: run --regenerate' }
+  }
+  for (const tool of ['bpftool', 'clang']) {
+    const found = run(tool, ['--version'], root)
+    if (found.kind === 'failed') return { kind: 'same', compared: `sources only: ${found.reason}` }
   }
   const generated = generateSkeleton()
   if (generated.kind === 'failed') return { kind: 'failed', reason: generated.reason }

@@ -2,6 +2,11 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { ensureSystemPrograms, KERNEL_COMPILER } from './setup/system-packages.ts'
+
+/** Checks need programs that nothing else needs; without them the kernel programs are compared by their hash. */
+const system = ensureSystemPrograms(KERNEL_COMPILER, (line) => console.error(`cordon: ${line}`))
+if (system.kind === 'missing') console.error(`cordon: ${system.mend}`)
 
 const root = join(import.meta.dirname, '..')
 

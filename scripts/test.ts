@@ -13,7 +13,6 @@ import {
   CONTAINERS,
   ensureSystemPrograms,
   FIREWALL,
-  KERNEL_COMPILER,
   PACKAGING,
 } from './setup/system-packages.ts'
 
@@ -24,7 +23,7 @@ const rest = process.argv.slice(2).filter((argument) => argument !== '--long')
 
 const say = (line: string) => console.error(`cordon: ${line}`)
 const programs = [...COMPILER, ...CONNECTION_LISTING, ...FIREWALL, ...BROWSER, ...PACKAGING]
-const system = ensureSystemPrograms([...programs, ...(long ? [...CONTAINERS, ...KERNEL_COMPILER] : [])], say)
+const system = ensureSystemPrograms([...programs, ...(long ? CONTAINERS : [])], say)
 if (system.kind === 'missing') say(system.mend)
 const native = buildNative()
 if (native.kind === 'failed') say(`the kernel sensors are not built: ${native.reason}`)

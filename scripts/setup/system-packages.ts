@@ -28,6 +28,7 @@ export const PACKAGING: readonly SystemProgram[] = [
 export const KERNEL_COMPILER: readonly SystemProgram[] = [
   { present: 'clang', debianPackage: 'clang', why: 'compiles the kernel programs' },
   { present: '/usr/sbin/bpftool', debianPackage: 'bpftool', why: 'makes their skeleton' },
+  { present: '/usr/include/bpf/bpf_helpers.h', debianPackage: 'libbpf-dev', why: 'their headers' },
 ]
 /** For hosts that tests boot. */
 export const CONTAINERS: readonly SystemProgram[] = [
