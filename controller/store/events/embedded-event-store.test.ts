@@ -270,10 +270,12 @@ test('a file without header, as a crash leaves it, carries the watermarks when i
 test('retention removes whole files and keeps the watermarks', async () => {
   const stream = createSampleStream(agentId)
   for (const hour of [0, 1, 2]) await store.append(stream.batch(hour * 5 + 1, 5, START_MS + hour * HOUR_MS))
-  await expect.poll(() => store.dropBefore(START_MS + 2 * HOUR_MS - 1), { timeout: 20_000 }).toBe(1)
+  await expect
+    .poll(() => store.drop(['20260101T10']), { timeout: 20_000 })
+    .toEqual({ hours: ['20260101T10'], oldestMs: START_MS + HOUR_MS })
   expect(sequences(await all())).toEqual([6, 7, 8, 9, 10, 11, 12, 13, 14, 15])
   // The open file stays, whatever is asked.
-  await store.dropBefore(START_MS + 100 * HOUR_MS)
+  await store.drop(['20260101T11', '20260101T12', '20260101T13'])
   expect(sequences(await all()).slice(-5)).toEqual([11, 12, 13, 14, 15])
   expect(await store.append(stream.batch(1, 5, START_MS + 2 * HOUR_MS))).toMatchObject({ duplicates: 5 })
   expect(await store.append(stream.batch(16, 1, START_MS + 2 * HOUR_MS))).toMatchObject({ sequence: 16 })

@@ -12,7 +12,7 @@ import { cursorOf, type FileHour } from './event-file.ts'
 import { queryProblem } from './search-plan.ts'
 import type { CommittedBatch, TailSource } from './tail.ts'
 import { createWorkerClient, startStoreWorker, type WorkerClient } from './worker-client.ts'
-import type { PackedResult, PackedRow, WorkerRole } from './worker-protocol.ts'
+import type { Dropped, PackedResult, PackedRow, WorkerRole } from './worker-protocol.ts'
 
 /** Bytes of rows that wait for the writer; a caller above it is told to come again. */
 const WAITING_BYTES_MAX = 64 * 1024 * 1024
@@ -36,8 +36,8 @@ export interface EmbeddedEventStore extends EventStore, TailSource {
    * ask again `after` the last event.
    */
   search(query: EventQuery): Promise<{ readonly events: readonly StoredEvent[]; readonly complete: boolean }>
-  /** Removes whole files whose last event arrived before `ms`. Returns how many. */
-  dropBefore(ms: number): Promise<number>
+  /** Removes whole files, but for those that are written or indexed at the moment. */
+  drop(hours: readonly FileHour[]): Promise<Dropped>
   /** Resolves after `signal` aborts and everything is closed; rejects when a worker dies. */
   run(signal: AbortSignal): Promise<void>
 }
@@ -122,13 +122,11 @@ export async function openEmbeddedEventStore(
       return events
     },
     counts: () => searcher.call('counts', null),
-    async dropBefore(ms) {
-      const dropped = await writer.call('dropBefore', { ms, except: sealing.busy() })
-      await Promise.all([
-        reader.call('forget', { hours: dropped }),
-        searcher.call('forget', { hours: dropped }),
-      ])
-      return dropped.length
+    async drop(hours) {
+      const busy = sealing.busy()
+      const dropped = await writer.call('drop', { hours: hours.filter((hour) => !busy.includes(hour)) })
+      await Promise.all([reader, searcher].map((each) => each.call('forget', { hours: dropped.hours })))
+      return dropped
     },
     close,
     async run(signal) {

@@ -17,7 +17,7 @@ const DAY_MS = 24 * 3_600_000
 const CONSUMER = 'detect'
 
 export interface RetentionOptions {
-  readonly store: Pick<EmbeddedEventStore, 'dropBefore'>
+  readonly store: Pick<EmbeddedEventStore, 'drop'>
   readonly state: Pick<State, 'retention' | 'consumer' | 'run'>
   readonly audit: Pick<AuditLog, 'record'>
   readonly settings: { readonly retentionDays: number; readonly retentionBytesMax: number | null }
@@ -38,29 +38,25 @@ export async function keepWithinRetention(options: RetentionOptions, signal: Abo
 
 /** Returns how many files were dropped. */
 export async function applyRetention(options: RetentionOptions): Promise<number> {
-  const { store, settings, nowMs } = options
-  const beforeMs = nowMs() - settings.retentionDays * DAY_MS
-  const old = await dropAndTell(options, `they were kept for ${settings.retentionDays} days`, beforeMs, () =>
-    store.dropBefore(beforeMs),
-  )
-  const { retentionBytesMax } = settings
-  const cutMs = retentionBytesMax === null ? null : cutFor(options.folder, retentionBytesMax)
-  if (cutMs === null) return old
+  const { settings, folder, nowMs } = options
+  const { retentionDays, retentionBytesMax } = settings
+  const beforeMs = nowMs() - retentionDays * DAY_MS
+  const old = listHours(folder).filter((hour) => endOfHourMs(hour) <= beforeMs)
+  const aged = await dropAndTell(options, old, `they were kept for ${retentionDays} days`)
+  if (retentionBytesMax === null) return aged
   const why = `the events took more than the ${retentionBytesMax} bytes of retentionBytesMax`
-  return old + (await dropAndTell(options, why, cutMs, () => store.dropBefore(cutMs)))
+  return aged + (await dropAndTell(options, filesBeyond(folder, retentionBytesMax), why))
 }
 
-/** Before when files have to go, so that the rest fits; null when all fits, or only the open file is left. */
-function cutFor(folder: string, bytesMax: number): number | null {
+/** The oldest files, without which the rest fits; never the newest one, which is written. */
+function filesBeyond(folder: string, bytesMax: number): FileHour[] {
   const hours = listHours(folder)
   let bytes = hours.reduce((sum, hour) => sum + bytesOf(folder, hour), 0)
-  let cutMs: number | null = null
-  for (const hour of hours.slice(0, -1)) {
-    if (bytes <= bytesMax) break
+  return hours.slice(0, -1).filter((hour) => {
+    if (bytes <= bytesMax) return false
     bytes -= bytesOf(folder, hour)
-    cutMs = endOfHourMs(hour)
-  }
-  return cutMs
+    return true
+  })
 }
 
 function bytesOf(folder: string, hour: FileHour): number {
@@ -72,31 +68,29 @@ function bytesOf(folder: string, hour: FileHour): number {
 }
 
 async function dropAndTell(
-  { state, audit, folder }: RetentionOptions,
+  { store, state, audit, folder }: RetentionOptions,
+  hours: readonly FileHour[],
   why: string,
-  beforeMs: number,
-  drop: () => Promise<number>,
 ): Promise<number> {
-  const before = listHours(folder)
-  const sizes = new Map(before.map((hour) => [hour, bytesOf(folder, hour)]))
+  if (hours.length === 0) return 0
+  const sizes = new Map(hours.map((hour) => [hour, bytesOf(folder, hour)]))
   const cursor = state.consumer.cursor(CONSUMER)
-  const count = await drop()
-  if (count === 0) return 0
-  const kept = new Set(listHours(folder))
-  const gone = before.filter((hour) => !kept.has(hour))
-  const newest = gone.at(-1)
-  if (newest === undefined) return count
-  const bytes = gone.reduce((sum, hour) => sum + (sizes.get(hour) ?? 0), 0)
-  const until = new Date(endOfHourMs(newest)).toISOString()
+  const dropped = await store.drop(hours)
+  const newest = dropped.hours.at(-1)
+  if (newest === undefined) return 0
+  const bytes = dropped.hours.reduce((sum, hour) => sum + (sizes.get(hour) ?? 0), 0)
+  // Later files of the same hour may be left.
+  const untilMs = Math.min(endOfHourMs(newest), dropped.oldestMs ?? Number.POSITIVE_INFINITY)
+  const until = new Date(untilMs).toISOString()
   const unseen = cursor.slice(0, newest.length) <= newest ? '; not all of them had been examined' : ''
   state.run(() => {
-    state.retention.raise(Math.min(beforeMs, endOfHourMs(newest)))
+    state.retention.raise(untilMs)
     audit.record(
       'controller',
       'events.dropped',
       'events',
-      `events that arrived before ${until} are gone (${count} files, ${bytes} bytes): ${why}${unseen}; queries and timelines are blind before that`,
+      `events that arrived before ${until} are gone (${dropped.hours.length} files, ${bytes} bytes): ${why}${unseen}; queries and timelines are blind before that`,
     )
   })
-  return count
+  return dropped.hours.length
 }

@@ -84,7 +84,7 @@ function serveWriter(): void {
         commit()
         return writer.streams(agentId)
       },
-      dropBefore: ({ ms, except }) => writer.dropBefore(ms, except),
+      drop: ({ hours }) => writer.drop(hours),
       close: () => {
         commit()
         writer.close()

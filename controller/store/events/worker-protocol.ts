@@ -44,6 +44,12 @@ export interface SearchAnswer {
   readonly complete: boolean
 }
 
+export interface Dropped {
+  readonly hours: readonly FileHour[]
+  /** When the oldest batch that is left arrived; null when nothing is left. */
+  readonly oldestMs: number | null
+}
+
 export type ClassCount = { class: EventClass; rows: number }
 
 /** Every call a worker answers, with what it takes and gives. */
@@ -51,7 +57,7 @@ export interface WorkerCalls {
   append: { takes: PackedBatch; gives: PackedResult }
   watermarks: { takes: { agentId: string; streamId: string }; gives: readonly StreamWatermark[] }
   streams: { takes: { agentId: string }; gives: readonly string[] }
-  dropBefore: { takes: { ms: number; except: readonly FileHour[] }; gives: readonly FileHour[] }
+  drop: { takes: { hours: readonly FileHour[] }; gives: Dropped }
   readAfter: { takes: { cursor: Cursor; rowsMax: number }; gives: readonly PackedRow[] }
   search: { takes: SearchRequest; gives: SearchAnswer }
   counts: { takes: null; gives: readonly ClassCount[] }

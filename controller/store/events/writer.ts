@@ -5,10 +5,10 @@
 import { existsSync, rmSync } from 'node:fs'
 import { CHAIN_START, chainOver } from '../../../shared/node/chain.ts'
 import { unpackPayload } from '../../../shared/node/payload.ts'
+import type { Sqlite } from '../../../shared/node/sqlite.ts'
 import type { Cursor, StreamWatermark } from '../event-store.ts'
 import {
   cursorOf,
-  endOfHourMs,
   eventFilePath,
   type FileHour,
   fileHourOf,
@@ -22,7 +22,7 @@ import {
 import { type OpenFile, openForWriting } from './open-file.ts'
 import { storedHashAt } from './stored-chain.ts'
 import { createStreamTable, type StreamState, type StreamTable } from './stream-table.ts'
-import type { PackedBatch, PackedResult, WorkerLog } from './worker-protocol.ts'
+import type { Dropped, PackedBatch, PackedResult, WorkerLog } from './worker-protocol.ts'
 
 /** Rows in one transaction, so that no acknowledgement waits for an endless group. */
 const GROUP_ROWS_MAX = 20_000
@@ -47,8 +47,8 @@ export interface EventWriter {
   head(): Cursor
   /** Files that are closed and have no indexes yet. */
   unsealed(): readonly FileHour[]
-  /** Removes closed files whose last event arrived before `ms`. */
-  dropBefore(ms: number, except: readonly FileHour[]): readonly FileHour[]
+  /** Removes those of the files that are closed. */
+  drop(hours: readonly FileHour[]): Dropped
   close(): void
 }
 
@@ -181,6 +181,18 @@ export function createEventWriter(options: WriterOptions): EventWriter {
     if (file && file.hour !== hour) rollTo(hour)
   }
 
+  const oldestMs = (): number | null => {
+    const [oldest] = listHours(folder)
+    if (oldest === undefined) return null
+    if (oldest === file?.hour) return firstReceivedMs(file.db)
+    const db = openEventFile({ folder, hour: oldest }, 'read')
+    try {
+      return firstReceivedMs(db)
+    } finally {
+      db.close()
+    }
+  }
+
   return {
     append(batches) {
       const results: PackedResult[] = []
@@ -213,16 +225,14 @@ export function createEventWriter(options: WriterOptions): EventWriter {
     head: () => (file ? cursorOf(file.hour, file.lastEvent) : ''),
     unsealed: () =>
       listHours(folder).filter((hour) => hour !== file?.hour && !isSealed({ ...options, hour })),
-    dropBefore(ms, except) {
-      const dropped = listHours(folder).filter(
-        (hour) => hour !== file?.hour && endOfHourMs(hour) <= ms && !except.includes(hour),
-      )
+    drop(hours) {
+      const dropped = listHours(folder).filter((hour) => hours.includes(hour) && hour !== file?.hour)
       for (const hour of dropped) {
         const path = eventFilePath(folder, hour)
         for (const suffix of ['', '-wal', '-shm']) rmSync(`${path}${suffix}`, { force: true })
-        log('info', 'an event file reached its age and was removed', { path })
+        log('info', 'an event file was removed', { path })
       }
-      return dropped
+      return { hours: dropped, oldestMs: oldestMs() }
     },
     close() {
       if (!file) return
@@ -242,6 +252,10 @@ function hashBefore(packed: PackedBatch, duplicates: number): Buffer {
   const unpacked = unpackPayload({ bytes, rows: count, payloadBytes })
   if (!unpacked.ok) throw new Error(`a batch that had been checked cannot be read: ${unpacked.reason}`)
   return chainOver(start, unpacked.bodies.slice(0, duplicates))
+}
+
+function firstReceivedMs(db: Sqlite): number | null {
+  return db.prepare<[], number>('SELECT received_ms FROM batch ORDER BY id LIMIT 1').pluck().get() ?? null
 }
 
 function failAll(group: readonly PackedBatch[], error: unknown, log: WorkerLog): PackedResult[] {
