@@ -116,10 +116,12 @@ export const HOST_COMMANDS: readonly Command[] = [
       const { contenders } = await context.client().get(`/hosts/${host.agentId}/contenders`, Contenders)
       const asked = options.text('boot')
       const boots = [...new Set(contenders.map(({ bootId }) => bootId))]
-      const bootId = asked === undefined ? null : boots.find((boot) => boot.startsWith(asked))
-      if (bootId === undefined) {
-        throw usage(`no contender has a boot ${asked}`, `Known: ${boots.join(', ') || 'none'}`)
+      const named = boots.filter((boot) => asked !== undefined && boot.startsWith(asked))
+      if (asked !== undefined && named.length !== 1) {
+        const who = named.length === 0 ? 'no contender has' : `${named.length} contenders have`
+        throw usage(`${who} a boot ${printable(asked)}`, `Known: ${boots.join(', ') || 'none'}`)
       }
+      const bootId = named[0] ?? null
       if (bootId === null && boots.length > 1) {
         throw usage(
           `${boots.length} boots use this identity`,
