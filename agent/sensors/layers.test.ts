@@ -28,7 +28,8 @@ test('the best layer that works is in force, and the status says why not a bette
     [
       [
         layer('kernel', async () => undefined, false),
-        layer('polling', (sink, signal) => {
+        layer('polling', (sink, signal, attached) => {
+          attached()
           sink([exit, loss])
           return aborted(signal)
         }),
@@ -56,25 +57,34 @@ test('the best layer that works is in force, and the status says why not a bette
 test('a layer that fails while it runs gives way to the next, and the change is told', async () => {
   const changes: LayerChange[] = []
   const stop = new AbortController()
+  let attaching: () => void = () => undefined
   const layers = createLayers(
     [
       [
-        layer('kernel', async () => {
+        layer('kernel', async (_sink, _signal, attached) => {
+          attached()
           throw new Error('ring gone')
         }),
-        layer('polling', (_, signal) => aborted(signal)),
+        layer('polling', async (_, signal, attached) => {
+          attaching = attached
+          await aborted(signal)
+        }),
       ],
     ],
     (change) => changes.push(change),
   )
   const running = layers.run(() => undefined, stop.signal)
   await new Promise((resolve) => setImmediate(resolve))
+  // The next one is there, and does not see yet.
   expect(changes.map((change) => [change.name, change.inForce])).toEqual([
     ['kernel', true],
     ['kernel', false],
-    ['polling', true],
   ])
   expect(changes[1]?.reason).toContain('ring gone')
+  expect(layers.complete()).toBe(false)
+  attaching()
+  expect(changes.at(-1)).toMatchObject({ name: 'polling', inForce: true })
+  expect(layers.complete()).toBe(true)
   stop.abort()
   await running
 })

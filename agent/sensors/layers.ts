@@ -73,10 +73,8 @@ export function createLayers(
         sink(records)
       }
       try {
-        // What is attached at once is in force when it is told.
-        const running = state.layer.create().run(counted, signal)
-        tell(state, true, failures.length === 0 ? state.reason : `fallback, because ${failures.join('; ')}`)
-        await running
+        const reason = failures.length === 0 ? state.reason : `fallback, because ${failures.join('; ')}`
+        await state.layer.create().run(counted, signal, () => tell(state, true, reason))
         if (signal.aborted) return
         failures.push(`${state.layer.name}: ended unasked`)
       } catch (error) {

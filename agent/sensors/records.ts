@@ -104,6 +104,9 @@ export type RecordSink = (records: readonly SensorRecord[]) => void
 export interface Sensor {
   /** Stable name shown by `status`, such as `ebpf` or `fanotify`. */
   readonly name: string
-  /** Observes until `signal` aborts; resolves once every handle is released; rejects when it cannot go on. */
-  run(sink: RecordSink, signal: AbortSignal): Promise<void>
+  /**
+   * Observes until `signal` aborts; resolves once every handle is released; rejects when it cannot go on. Calls
+   * `attached` once, when nothing that happens from then on is missed for want of time.
+   */
+  run(sink: RecordSink, signal: AbortSignal, attached: () => void): Promise<void>
 }

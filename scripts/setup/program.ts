@@ -162,6 +162,8 @@ export function runFile(
     })
     child.once('error', reject)
     child.once('close', (code) => resolve({ code: code ?? 1, stdout, stderr }))
+    // A program that ended without reading broke the pipe: its code says how it ended.
+    child.stdin.on('error', () => undefined)
     child.stdin.end(input)
   })
 }

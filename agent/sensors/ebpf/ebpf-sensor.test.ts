@@ -61,9 +61,9 @@ describe.skipIf(!asRoot)('the eBPF sensor', () => {
 
   beforeAll(async () => {
     tinyExit = compileTinyExit(folder)
-    running = sensor.run((batch) => records.push(...batch), stop.signal)
-    // Attached by now; had that failed, this would reject.
-    await Promise.race([running, Promise.resolve()])
+    const attached = Promise.withResolvers<void>()
+    running = sensor.run((batch) => records.push(...batch), stop.signal, attached.resolve)
+    await Promise.race([running, attached.promise])
   })
 
   afterAll(async () => {
@@ -293,7 +293,11 @@ describe.skipIf(!asRoot)('the eBPF sensor', () => {
     const losses: SensorRecord[] = []
     const stopSmall = new AbortController()
     const small = createEbpfSensor({ native, ringBytes: 4_096, drainIntervalMs: 60_000 })
-    const ended = small.run((batch) => losses.push(...batch), stopSmall.signal)
+    const ended = small.run(
+      (batch) => losses.push(...batch),
+      stopSmall.signal,
+      () => undefined,
+    )
     // Synchronous, so that the small ring is not read in between.
     spawnSync(generator, ['200', '0', tinyExit])
     stopSmall.abort()

@@ -40,7 +40,6 @@ export interface EbpfSensor extends Sensor {
   drainNow(): void
 }
 
-/** The programs are attached by the time that `run` returns its promise, which rejects when they cannot be. */
 export function createEbpfSensor(options: EbpfSensorOptions): EbpfSensor {
   const { native, drainIntervalMs = 40, ringBytes = ringBytesDefault, excluded = [] } = options
   const waiting: ProcessKey[] = [...excluded]
@@ -60,13 +59,14 @@ export function createEbpfSensor(options: EbpfSensorOptions): EbpfSensor {
       if (running === undefined) waiting.push(process)
       else native.bpfExclude(running, process.pid, process.startTicks)
     },
-    async run(sink, signal) {
+    async run(sink, signal, attached) {
       const handle = native.bpfOpen(ringBytes)
       running = handle
       try {
         for (const process of waiting.splice(0)) native.bpfExclude(handle, process.pid, process.startTicks)
         const started = createDrain(options, handle, sink)
         drain = started
+        attached()
         await drainEvery(drainIntervalMs, signal, started.step)
         started.finish()
       } finally {

@@ -66,7 +66,11 @@ describe.skipIf(!asRoot)('the fanotify sensor, on a file system of its own', () 
       excludedPids,
       rescanIntervalMs: 50,
     })
-    ended = sensor.run((batch) => records.push(...batch), stop.signal)
+    ended = sensor.run(
+      (batch) => records.push(...batch),
+      stop.signal,
+      () => undefined,
+    )
     return sensor
   }
 
@@ -100,9 +104,8 @@ describe.skipIf(!asRoot)('the fanotify sensor, on a file system of its own', () 
       drainIntervalMs: 5,
       beforeHandingUp: processes.drainNow,
     })
-    ended = Promise.all([processes.run(sink, stop.signal), sensor.run(sink, stop.signal)]).then(
-      () => undefined,
-    )
+    const runBoth = [processes, sensor].map((each) => each.run(sink, stop.signal, () => undefined))
+    ended = Promise.all(runBoth).then(() => undefined)
     const { pid } = spawnSync('/bin/sh', ['-c', 'echo content > "$0"', at('told')])
     await until(() => files().length > 0)
     const order = records.flatMap((record) => {

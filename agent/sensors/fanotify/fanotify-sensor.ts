@@ -59,7 +59,7 @@ export function createFanotifySensor(options: FanotifySensorOptions): FanotifySe
     name,
     watchedMountPoints: marks.watched,
     refusedMounts: marks.refused,
-    async run(sink, signal) {
+    async run(sink, signal, attached) {
       const handle = native.fanotifyOpen()
       try {
         const drain = createDrain(options, handle, sink)
@@ -69,6 +69,8 @@ export function createFanotifySensor(options: FanotifySensorOptions): FanotifySe
           nextRescanMs = clock() + rescanIntervalMs
           marks.update(handle, listMountPoints())
         }
+        rescanWhenDue()
+        attached()
         await drainEvery(drainIntervalMs, signal, () => {
           rescanWhenDue()
           return drain.step()

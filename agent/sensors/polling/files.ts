@@ -21,7 +21,7 @@ const DEPTH_MAX = 6
 export function createFilePollingSensor(options: FilePollingOptions): Sensor {
   return {
     name: 'chokidar',
-    async run(sink, signal) {
+    async run(sink, signal, attached) {
       const watcher = watch([...options.paths], {
         ignoreInitial: true,
         depth: options.depthMax ?? DEPTH_MAX,
@@ -35,7 +35,8 @@ export function createFilePollingSensor(options: FilePollingOptions): Sensor {
       watcher.on('change', (path) => tell('modification', path))
       watcher.on('unlink', (path) => tell('deletion', path))
       const failed = new Promise<never>((_, reject) => watcher.on('error', reject))
-      await Promise.race([ready(watcher), failed, aborted(signal)])
+      // What is written while it looks at what is there already is taken for old.
+      await Promise.race([ready(watcher).then(attached), failed, aborted(signal)])
       await Promise.race([failed, aborted(signal)]).finally(() => watcher.close())
     },
   }

@@ -18,9 +18,11 @@ afterEach(() => rmSync(folder, { recursive: true, force: true }))
 function start(sensor: Sensor) {
   const records: SensorRecord[] = []
   const stop = new AbortController()
-  const stopped = sensor.run((batch) => records.push(...batch), stop.signal)
+  const attached = Promise.withResolvers<void>()
+  const stopped = sensor.run((batch) => records.push(...batch), stop.signal, attached.resolve)
   return {
     records,
+    attached: attached.promise,
     async stop() {
       stop.abort()
       await stopped
@@ -31,7 +33,7 @@ function start(sensor: Sensor) {
 test('a process that lives across two looks is seen with its arguments, and so is its end', async () => {
   const sensor = start(createPollingSensor({ readProcess, clock: Date.now, intervalMs: 100 }))
   try {
-    await new Promise((resolve) => setTimeout(resolve, 1_500))
+    await sensor.attached
     const child = spawn('/bin/sleep', ['31.7'], { cwd: folder })
     const isChild = (record: SensorRecord) =>
       (record.kind === 'exec' || record.kind === 'exit') && record.process.pid === child.pid
@@ -56,7 +58,7 @@ test('an outbound connection is told with its process, the accepted side is not'
   const port = typeof address === 'object' && address ? address.port : 0
   const sensor = start(createPollingSensor({ readProcess, clock: Date.now, intervalMs: 100 }))
   try {
-    await new Promise((resolve) => setTimeout(resolve, 1_500))
+    await sensor.attached
     const socket = connect(port, '127.0.0.1')
     const found = () =>
       sensor.records.filter((record) => record.kind === 'connect' && record.destinationPort === port)
@@ -81,7 +83,7 @@ test('a watched file is told with the process that holds it open, and own folder
     }),
   )
   try {
-    await new Promise((resolve) => setTimeout(resolve, 500))
+    await sensor.attached
     const path = join(folder, 'dropped')
     const held = openSync(path, 'w')
     writeFileSync(join(own, 'secret'), 'x')

@@ -30,7 +30,7 @@ export function createPollingSensor(options: PollingOptions): Sensor {
   const listConnections = options.listConnections ?? networkConnections
   return {
     name: 'polling',
-    async run(sink, signal) {
+    async run(sink, signal, attached) {
       const known = new Map<number, ProcessKey>()
       let told = new Set<string>()
       let first = true
@@ -50,6 +50,7 @@ export function createPollingSensor(options: PollingOptions): Sensor {
           if (record) records.push(record)
         }
         told = seen
+        if (first) attached()
         first = false
         if (records.length > 0) sink(records)
       })
