@@ -17,7 +17,7 @@ import {
   storedUpTo,
 } from './testing/databases.ts'
 import { createSeeded } from './testing/seeded.ts'
-import { type Stage, startStage } from './testing/stage.ts'
+import { isRoot, type Stage, startStage } from './testing/stage.ts'
 
 const isLong = process.env['CORDON_TEST_LONG'] === '1'
 const KILLS = isLong ? 50 : 3
@@ -149,8 +149,9 @@ function blindTimes(stored: readonly Row[]): readonly number[] {
     )
 }
 
-test(
-  `${KILLS} random deaths lose nothing that was acknowledged and change no incident (seed ${SEED})`,
+// How often a file is detected is the same in every run only where its writer is known, by the kernel's sensors.
+test.skipIf(!isRoot)(
+  `${KILLS} random deaths lose nothing that was acknowledged and change no incident (seed ${SEED}; root alone has kernel sensors)`,
   async () => {
     const expected = await undisturbed()
     await using stage = await startStage()
