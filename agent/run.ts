@@ -170,6 +170,7 @@ export async function runAgent(
     logger.info(change, change.inForce ? 'a sensor is in force' : 'a sensor is no longer in force')
     emit(sensorChanged(change, clock()))
     if (sensors.complete()) buffer.sees()
+    uplink.send(statusMessage())
   })
 
   using journal = openJournal({
