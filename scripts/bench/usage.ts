@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 
 const TICKS_PER_SECOND = 100
 
-/** CPU seconds (user and system) of a process and its descendants that live. */
+/** CPU seconds (user and system) of a process and all that it started, also of what has ended since. */
 export function cpuSeconds(pid: number): number {
   return processTree(pid).reduce((sum, one) => sum + ownCpuSeconds(one), 0)
 }
@@ -41,8 +41,9 @@ export function processTree(pid: number): number[] {
 function ownCpuSeconds(pid: number): number {
   const text = read(`/proc/${pid}/stat`)
   const fields = text.slice(text.lastIndexOf(') ') + 2).split(' ')
-  // utime and stime, fields 14 and 15 of proc(5).
-  return (Number(fields[11] ?? 0) + Number(fields[12] ?? 0)) / TICKS_PER_SECOND
+  // Fields 14 to 17 of proc(5): utime, stime, and the same of children that ended and were waited for.
+  const ticks = fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0)
+  return ticks / TICKS_PER_SECOND
 }
 
 function read(path: string): string {
