@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { aborted } from '../../shared/node/loop.ts'
 import { createLayers, type Layer, type LayerChange } from './layers.ts'
 import type { Sensor, SensorRecord } from './records.ts'
@@ -87,6 +87,35 @@ test('a layer that fails while it runs gives way to the next, and the change is 
   expect(layers.complete()).toBe(true)
   stop.abort()
   await running
+})
+
+test('a layer that attaches too late is not told in force', async () => {
+  const changes: LayerChange[] = []
+  const stop = new AbortController()
+  const late: (() => void)[] = []
+  const layers = createLayers(
+    [
+      [
+        layer('kernel', async (_sink, _signal, attached) => {
+          late.push(attached)
+          throw new Error('ring gone')
+        }),
+        layer('polling', async (_sink, signal, attached) => {
+          late.push(attached)
+          await aborted(signal)
+        }),
+      ],
+    ],
+    (change) => changes.push(change),
+  )
+  const running = layers.run(() => undefined, stop.signal)
+  await vi.waitFor(() => expect(late).toHaveLength(2))
+  late[0]?.()
+  stop.abort()
+  late[1]?.()
+  await running
+  expect(changes.map((change) => [change.name, change.inForce])).toEqual([['kernel', false]])
+  expect(layers.complete()).toBe(false)
 })
 
 test('a chain without a layer left fails by name: no sensor dies in silence', async () => {

@@ -65,6 +65,7 @@ export function createLayers(
         failures.push(`${state.layer.name}: ${state.reason}`)
         continue
       }
+      let ended = false
       const counted: RecordSink = (records) => {
         for (const record of records) {
           if (record.kind === 'loss') state.lost += record.count ?? 1
@@ -74,12 +75,16 @@ export function createLayers(
       }
       try {
         const reason = failures.length === 0 ? state.reason : `fallback, because ${failures.join('; ')}`
-        await state.layer.create().run(counted, signal, () => tell(state, true, reason))
+        await state.layer.create().run(counted, signal, () => {
+          // A first look that is over after its layer is, or after the agent was told to stop, attached nothing.
+          if (!ended && !signal.aborted) tell(state, true, reason)
+        })
         if (signal.aborted) return
         failures.push(`${state.layer.name}: ended unasked`)
       } catch (error) {
         failures.push(`${state.layer.name}: ${error instanceof Error ? error.message : String(error)}`)
       }
+      ended = true
       tell(state, false, failures.at(-1) ?? '')
     }
     throw new Error(`no sensor is left: ${failures.join('; ')}`)
