@@ -1,7 +1,18 @@
 /** What is in the packages, and the service without one, by the packed programs. Nothing of it is installed here. */
 import { execFileSync, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -206,6 +217,16 @@ describe('the service without a package', () => {
     writeFileSync(join(root, 'etc/cordon-agent/agent.json'), '{"logLevel":"warn"}')
     expect(agent('install', '--root', root).status).toBe(0)
     expect(readFileSync(join(root, 'etc/cordon-agent/agent.json'), 'utf8')).toBe('{"logLevel":"warn"}')
+  })
+
+  test('a program that everybody may write is installed as one that root alone may write', () => {
+    const root = image()
+    const open = join(mkdtempSync(join(folder, 'open-')), 'cordon-agent')
+    copyFileSync(join(programs, 'cordon-agent'), open)
+    chmodSync(open, 0o777)
+    const installed = spawnSync(open, ['install', '--root', root], { encoding: 'utf8', timeout: 60_000 })
+    expect(installed).toMatchObject({ status: 0, stderr: '' })
+    expect(statSync(join(root, 'usr/bin/cordon-agent')).mode & 0o7777).toBe(0o755)
   })
 
   test('uninstall keeps the state, purge says what it destroys and asks, and then leaves nothing', () => {

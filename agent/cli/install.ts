@@ -6,6 +6,7 @@ import {
   closeSync,
   copyFileSync,
   existsSync,
+  fchmodSync,
   fsyncSync,
   lstatSync,
   mkdirSync,
@@ -106,7 +107,9 @@ function putProgram(from: string, to: string): void {
   const temporary = `${to}.${process.pid}.new`
   try {
     copyFileSync(from, temporary)
-    const descriptor = openSync(temporary, 'r+', 0o755)
+    const descriptor = openSync(temporary, 'r+')
+    // The copy has the mode of where it came from: what root runs is for root alone to write.
+    fchmodSync(descriptor, 0o755)
     fsyncSync(descriptor)
     closeSync(descriptor)
     renameSync(temporary, to)
