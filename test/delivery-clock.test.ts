@@ -7,6 +7,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vi
 import { type EventBuffer, openBuffer } from '../agent/buffer/buffer.ts'
 import { execEvent, fileEvent } from '../agent/buffer/testing/sample-events.ts'
 import type { Uplink } from '../agent/uplink/ports.ts'
+import { NO_HANDLERS } from '../agent/uplink/testing/no-handlers.ts'
 import { createUplink } from '../agent/uplink/uplink.ts'
 import {
   createTestPki,
@@ -19,7 +20,7 @@ import {
 import type { CordonEvent } from '../shared/events/event.ts'
 import { createSilentLogger } from '../shared/node/logger.ts'
 import { controllerFacingTlsOptions, parseCertificateChain } from '../shared/node/tls.ts'
-import { ISOLATION_OFF } from '../shared/protocol/testing/isolation-off.ts'
+import { SAMPLE_STATUS } from '../shared/protocol/testing/sample-status.ts'
 
 const DAY_MS = 86_400_000
 /** That of the sample events' processes. */
@@ -73,25 +74,8 @@ function start(): Uplink {
     tlsOptions: () => controllerFacingTlsOptions(credentials, rootPem, serverName),
     buffer,
     helloFacts: () => ({ ...sampleHello(), agentVersion: '0.1.0' }),
-    status: () => ({
-      kind: 'status',
-      sensors: [],
-      bufferedRows: 0,
-      bufferedBytes: 0,
-      droppedRows: 0,
-      scanner: { scanned: 0, skipped: 0, restarts: 0, queued: 0 },
-      residentBytes: 1,
-      certificateExpires: '',
-      isolation: ISOLATION_OFF,
-    }),
-    handlers: {
-      onCommand: () => undefined,
-      onCancel: () => undefined,
-      onKeyset: () => undefined,
-      onRenewedCertificate: () => undefined,
-      onConnected: () => undefined,
-      onDisconnected: () => undefined,
-    },
+    status: () => SAMPLE_STATUS,
+    handlers: NO_HANDLERS,
     clock: () => Date.now() + agentSkewMs,
     logger: createSilentLogger(),
     backoffMinMs: 20,

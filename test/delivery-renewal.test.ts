@@ -8,6 +8,7 @@ import { execEvent } from '../agent/buffer/testing/sample-events.ts'
 import { createExpiredRenewal } from '../agent/identity/expired-renewal.ts'
 import { openIdentity } from '../agent/identity/identity.ts'
 import { keyToPem, writeIdentity } from '../agent/identity/identity-files.ts'
+import { NO_HANDLERS } from '../agent/uplink/testing/no-handlers.ts'
 import { createUplink } from '../agent/uplink/uplink.ts'
 import {
   sampleHello,
@@ -24,7 +25,7 @@ import { createRegistry, type Registry } from '../controller/pki/registry.ts'
 import { createCertificateRequest, generateAgentKey } from '../shared/node/certificate-request.ts'
 import { createSilentLogger } from '../shared/node/logger.ts'
 import type { Sqlite } from '../shared/node/sqlite.ts'
-import { ISOLATION_OFF } from '../shared/protocol/testing/isolation-off.ts'
+import { SAMPLE_STATUS } from '../shared/protocol/testing/sample-status.ts'
 
 const DAY_MS = 86_400_000
 const AGENT = '0badcafe'.padEnd(32, '1')
@@ -144,25 +145,8 @@ test('an agent whose certificate ran out waits for approval with its buffer whol
     tlsOptions: () => identity.tlsOptions(),
     buffer,
     helloFacts: () => ({ ...sampleHello(), agentVersion: '0.1.0' }),
-    status: () => ({
-      kind: 'status',
-      sensors: [],
-      bufferedRows: 0,
-      bufferedBytes: 0,
-      droppedRows: 0,
-      scanner: { scanned: 0, skipped: 0, restarts: 0, queued: 0 },
-      residentBytes: 1,
-      certificateExpires: '',
-      isolation: ISOLATION_OFF,
-    }),
-    handlers: {
-      onCommand: () => undefined,
-      onCancel: () => undefined,
-      onKeyset: () => undefined,
-      onRenewedCertificate: () => undefined,
-      onConnected: () => undefined,
-      onDisconnected: () => undefined,
-    },
+    status: () => SAMPLE_STATUS,
+    handlers: NO_HANDLERS,
     logger,
     backoffMinMs: 20,
     backoffMaxMs: 600_000,

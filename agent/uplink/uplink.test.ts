@@ -7,7 +7,7 @@ import { afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { createSilentLogger } from '../../shared/node/logger.ts'
 import { controllerFacingTlsOptions } from '../../shared/node/tls.ts'
 import type { ControllerMessage } from '../../shared/protocol/messages.ts'
-import { ISOLATION_OFF } from '../../shared/protocol/testing/isolation-off.ts'
+import { SAMPLE_STATUS } from '../../shared/protocol/testing/sample-status.ts'
 import { type EventBuffer, openBuffer } from '../buffer/buffer.ts'
 import { detectionEvent, execEvent, fileEvent, stoppedEvent } from '../buffer/testing/sample-events.ts'
 import type { Uplink, UplinkHandlers, UplinkOptions } from './ports.ts'
@@ -98,17 +98,7 @@ function start(more: Partial<UplinkOptions> = {}): Uplink {
         addresses: [],
       },
     }),
-    status: () => ({
-      kind: 'status',
-      sensors: [],
-      bufferedRows: 0,
-      bufferedBytes: 0,
-      droppedRows: 0,
-      scanner: { scanned: 0, skipped: 0, restarts: 0, queued: 0 },
-      residentBytes: 1,
-      certificateExpires: '2030-01-01T00:00:00.000Z',
-      isolation: ISOLATION_OFF,
-    }),
+    status: () => SAMPLE_STATUS,
     handlers,
     logger: createSilentLogger(),
     backoffMinMs: 20,
