@@ -8,7 +8,7 @@ import { createSilentLogger } from '../../../shared/node/logger.ts'
 import { openSqlite } from '../../../shared/node/sqlite.ts'
 import type { IncomingBatch, StoredEvent } from '../event-store.ts'
 import { type EmbeddedEventStore, openEmbeddedEventStore } from './embedded-event-store.ts'
-import { eventFilePath, openEventFile } from './event-file.ts'
+import { eventFilePath, isSealed, openEventFile } from './event-file.ts'
 import { findChangedBatches } from './stored-chain.ts'
 import { STREAMS_PER_AGENT_MAX } from './stream-table.ts'
 import { createSampleStream, HOUR_MS, START_MS, sampleAgentId, sampleExec } from './testing/sample-stream.ts'
@@ -29,15 +29,6 @@ const all = () => store.readAfter('', 10_000)
 function corrupt(hour: string): void {
   const fd = openSync(eventFilePath(folder, hour), 'r+')
   writeSync(fd, Buffer.alloc(200_000, 0xa5), 0, 200_000, 0)
-}
-
-function isSealed(hour: string): boolean {
-  const db = openEventFile({ folder, hour }, 'read')
-  try {
-    return db.prepare('SELECT sealed FROM file').pluck().get() === 1
-  } finally {
-    db.close()
-  }
 }
 
 beforeEach(async () => {
@@ -187,7 +178,9 @@ test('an hour with many events has several files, in order, and each closed one 
   }
   const mine = { agentId, limit: 100, order: 'descending', after: events[45]?.cursor ?? '' } as const
   expect(sequences(await store.query(mine))).toEqual(Array.from({ length: 45 }, (_, index) => 45 - index))
-  await expect.poll(() => files.slice(0, 3).every((hour) => isSealed(hour)), { timeout: 20_000 }).toBe(true)
+  await expect
+    .poll(() => files.slice(0, 3).every((hour) => isSealed({ folder, hour: hour })), { timeout: 20_000 })
+    .toBe(true)
   expect(sequences(await store.query(mine))).toEqual(Array.from({ length: 45 }, (_, index) => 45 - index))
 })
 
@@ -279,6 +272,15 @@ test('retention removes whole files and keeps the watermarks', async () => {
   expect(sequences(await all()).slice(-5)).toEqual([11, 12, 13, 14, 15])
   expect(await store.append(stream.batch(1, 5, START_MS + 2 * HOUR_MS))).toMatchObject({ duplicates: 5 })
   expect(await store.append(stream.batch(16, 1, START_MS + 2 * HOUR_MS))).toMatchObject({ sequence: 16 })
+})
+
+test('that the oldest file left is broken hinders no retention', async () => {
+  const stream = createSampleStream(agentId)
+  for (const hour of [0, 1, 2]) await store.append(stream.batch(hour * 5 + 1, 5, START_MS + hour * HOUR_MS))
+  const hours = ['20260101T10', '20260101T11']
+  await expect.poll(() => hours.every((hour) => isSealed({ folder, hour })), { timeout: 20_000 }).toBe(true)
+  corrupt('20260101T11')
+  expect(await store.drop(['20260101T10'])).toEqual({ hours: ['20260101T10'], oldestMs: null })
 })
 
 test('an agent that makes up streams is stopped, and others are not', async () => {

@@ -71,7 +71,6 @@ const MIGRATIONS = [
    CREATE TABLE event (
      id INTEGER PRIMARY KEY,
      batch INTEGER NOT NULL,
-     agent INTEGER NOT NULL,
      time_ms INTEGER NOT NULL,
      action INTEGER NOT NULL,
      entity_id TEXT,

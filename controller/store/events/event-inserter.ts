@@ -4,14 +4,13 @@ import { COLUMNS_PER_EVENT, type ColumnValue } from './columns.ts'
 import type { PackedBatch } from './worker-protocol.ts'
 
 const ROWS_PER_STATEMENT = 8
-const ROW = '(?, ?, ?, ?, ?, ?, ?, unhex(?), ?, ?)'
+const ROW = '(?, ?, ?, ?, ?, ?, unhex(?), ?, ?)'
 const INSERT = `INSERT INTO event
-  (id, batch, agent, time_ms, action, entity_id, parent_entity_id, sha256, destination_ip, path) VALUES `
+  (id, batch, time_ms, action, entity_id, parent_entity_id, sha256, destination_ip, path) VALUES `
 
 export interface RowPlace {
   readonly firstEvent: number
   readonly batch: number
-  readonly agent: number
 }
 
 /** Inserts the batch's rows from index `skip` on. Runs inside the caller's transaction. */
@@ -42,7 +41,7 @@ export function createEventInserter(db: Sqlite): EventInserter {
 
     const addRow = (values: ColumnValue[], row: number): void => {
       const at = row * COLUMNS_PER_EVENT
-      values.push(place.firstEvent + row - skip, place.batch, place.agent)
+      values.push(place.firstEvent + row - skip, place.batch)
       values.push(columns[at] ?? null, actionId(String(columns[at + 1])))
       for (let column = 2; column < COLUMNS_PER_EVENT; column += 1) values.push(columns[at + column] ?? null)
     }

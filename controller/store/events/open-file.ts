@@ -88,7 +88,7 @@ function prepare(db: Sqlite, hour: FileHour): OpenFile {
         crc32(packed.payload),
         packed.payload,
       )
-      insertEvents(packed, skip, { firstEvent: first, batch, agent: stream.agent })
+      insertEvents(packed, skip, { firstEvent: first, batch })
       file.lastBatch = batch
       file.lastEvent += rows
     },

@@ -107,7 +107,7 @@ export function planSearch(query: EventQuery, facts: FileFacts, fromId: number |
     )
   }
   if (query.agentId !== undefined) {
-    add(`${byBatch ? 's' : 'e'}.agent = (SELECT id FROM agent WHERE agent_id = ?)`, query.agentId)
+    add('s.agent = (SELECT id FROM agent WHERE agent_id = ?)', query.agentId)
   }
   if (query.action !== undefined) add('e.action = (SELECT id FROM action WHERE name = ?)', query.action)
   if (query.fromMs !== undefined) add('e.time_ms >= ?', query.fromMs)

@@ -7,7 +7,7 @@ import type { CordonEvent } from '../../../shared/events/event.ts'
 import { createSilentLogger } from '../../../shared/node/logger.ts'
 import type { EventQuery, StoredEvent } from '../event-store.ts'
 import { type EmbeddedEventStore, openEmbeddedEventStore } from './embedded-event-store.ts'
-import { openEventFile } from './event-file.ts'
+import { isSealed } from './event-file.ts'
 import { createSampleStream, HOUR_MS, START_MS, sampleAgentId } from './testing/sample-stream.ts'
 
 let folder: string
@@ -154,15 +154,6 @@ function plainFilter(all: readonly StoredEvent[], query: EventQuery): StoredEven
   return (descending ? matching.reverse() : matching).slice(0, query.limit)
 }
 
-function isSealed(hour: string): boolean {
-  const db = openEventFile({ folder, hour }, 'read')
-  try {
-    return db.prepare('SELECT sealed FROM file').pluck().get() === 1
-  } finally {
-    db.close()
-  }
-}
-
 test('a query finds what a plain filter over all events finds, in sealed files and in the open one', async () => {
   const events =
     fc.sample(fc.array(anyEvent, { minLength: 120, maxLength: 120 }), { numRuns: 1, seed: 7 })[0] ?? []
@@ -175,7 +166,11 @@ test('a query finds what a plain filter over all events finds, in sealed files a
     await store.append(of.stream.batch(of.sent, 1, START_MS + Math.floor(index / 40) * HOUR_MS))
   }
   // The first two hours get their indexes; the third has none yet.
-  await expect.poll(() => isSealed('20260101T10') && isSealed('20260101T11'), { timeout: 20_000 }).toBe(true)
+  await expect
+    .poll(() => isSealed({ folder, hour: '20260101T10' }) && isSealed({ folder, hour: '20260101T11' }), {
+      timeout: 20_000,
+    })
+    .toBe(true)
   const all = await store.readAfter('', 1_000)
   expect(all).toHaveLength(120)
   const check = async (query: EventQuery) => {

@@ -46,7 +46,7 @@ export interface SearchAnswer {
 
 export interface Dropped {
   readonly hours: readonly FileHour[]
-  /** When the oldest batch that is left arrived; null when nothing is left. */
+  /** When the oldest batch that is left arrived; null when nothing is left, or it cannot be read. */
   readonly oldestMs: number | null
 }
 

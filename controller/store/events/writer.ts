@@ -185,11 +185,17 @@ export function createEventWriter(options: WriterOptions): EventWriter {
     const [oldest] = listHours(folder)
     if (oldest === undefined) return null
     if (oldest === file?.hour) return firstReceivedMs(file.db)
-    const db = openEventFile({ folder, hour: oldest }, 'read')
     try {
-      return firstReceivedMs(db)
-    } finally {
-      db.close()
+      const db = openEventFile({ folder, hour: oldest }, 'read')
+      try {
+        return firstReceivedMs(db)
+      } finally {
+        db.close()
+      }
+    } catch (error) {
+      // What was dropped is gone all the same, and has to be told.
+      log('warn', 'the oldest event file could not be read', { hour: oldest, error: String(error) })
+      return null
     }
   }
 
