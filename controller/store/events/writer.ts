@@ -26,7 +26,7 @@ import type { Dropped, PackedBatch, PackedResult, WorkerLog } from './worker-pro
 
 /** Rows in one transaction, so that no acknowledgement waits for an endless group. */
 const GROUP_ROWS_MAX = 20_000
-/** Rows of a file, about 150 MB: bounds what has to be walked because it has no indexes yet. */
+/** Rows of a file, about 60 MB: bounds what has to be walked because it has no indexes yet. */
 const FILE_ROWS_MAX = 250_000
 
 export interface WriterOptions {
