@@ -1,5 +1,5 @@
 /** The rows of the journal: the statements that read and write them, and what they are outside of it. */
-import type { AgentCommandState } from '../../shared/events/event.ts'
+import type { AgentCommandState } from '../../shared/events/agent-events.ts'
 import type { Sqlite } from '../../shared/node/sqlite.ts'
 import type { ActionName } from '../../shared/protocol/commands.ts'
 import type { Proof } from './action.ts'

@@ -8,7 +8,8 @@
  * - a state is committed together with its event, which stays marked as untold until `emit` returned: a crash
  *   in between tells it again, and the controller knows it by (command id, state).
  */
-import type { AgentCommandState, EventOf } from '../../shared/events/event.ts'
+import type { AgentCommandState } from '../../shared/events/agent-events.ts'
+import type { EventOf } from '../../shared/events/event.ts'
 import type { Logger } from '../../shared/node/logger.ts'
 import type { ActionName } from '../../shared/protocol/commands.ts'
 import { boundedProof, cut, type Proof } from './action.ts'

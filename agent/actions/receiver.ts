@@ -2,7 +2,7 @@
  * The door for commands: each is verified here against the keyset before anything else, admitted to the
  * journal, and driven through its life. What does not verify is refused and told as tampering.
  */
-import type { AgentCommandState } from '../../shared/events/event.ts'
+import type { AgentCommandState } from '../../shared/events/agent-events.ts'
 import {
   type VerificationContext,
   type VerificationFailure,

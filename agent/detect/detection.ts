@@ -3,6 +3,8 @@
  * reading because of it is examined. What is found becomes a detection with the process of the event that led
  * there, however long the reading took.
  */
+
+import { SEVERITIES, type Severity } from '../../shared/events/alert-events.ts'
 import {
   buildDetection,
   type FileFacts,
@@ -11,7 +13,7 @@ import {
   inSchemaOrder,
   type ProcessContext,
 } from '../../shared/events/detection.ts'
-import { type CordonEvent, type EventOf, SEVERITIES, type Severity } from '../../shared/events/event.ts'
+import type { CordonEvent, EventOf } from '../../shared/events/event.ts'
 import type { IndicatorMatcher, Match } from '../../shared/ioc/matcher.ts'
 import { detectionDigest } from '../../shared/node/detection-digest.ts'
 import { fileFactsOf } from './file-facts.ts'

@@ -1,6 +1,6 @@
 /** Incidents: what happened, in which order, by which processes, and what people noted. */
 
-import { EntityId } from '../../shared/events/event.ts'
+import { EntityId } from '../../shared/events/fields.ts'
 import { nextSteps } from '../cli/next-steps.ts'
 import { Incident } from '../incidents/incident.ts'
 import { answer, defineRoute, type Route, refuse } from './route.ts'

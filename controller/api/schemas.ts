@@ -1,6 +1,7 @@
 /** Requests and answers of the API that are not records of another room. The CLI reads them from here too. */
 import Type, { type Static, type TProperties } from 'typebox'
-import { type CordonEvent, EVENT_SCHEMAS, type EventAction, Timestamp } from '../../shared/events/event.ts'
+import { type CordonEvent, EVENT_SCHEMAS, type EventAction } from '../../shared/events/event.ts'
+import { Timestamp } from '../../shared/events/fields.ts'
 import { ACTIONS, type ActionName } from '../../shared/protocol/commands.ts'
 import { KEYSET_BYTES_MAX } from '../../shared/protocol/limits.ts'
 import { Inventory, IsolationStatus, SensorStatus } from '../../shared/protocol/messages.ts'

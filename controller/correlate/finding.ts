@@ -1,6 +1,7 @@
 /** What correlation needs to know of a detection, wherever it was made. Pure: events in, findings out. */
 import { createHash } from 'node:crypto'
-import type { DetectionEvent, EventOf, Severity } from '../../shared/events/event.ts'
+import type { Severity } from '../../shared/events/alert-events.ts'
+import type { DetectionEvent, EventOf } from '../../shared/events/event.ts'
 
 export interface Finding {
   /** Derived from the finding and what it concerns: the same finding made at both ends has one id. */

@@ -1,5 +1,5 @@
 /** How an incident is named: from its leading detection and the process behind it. */
-import { SEVERITIES, type Severity } from '../../shared/events/event.ts'
+import { SEVERITIES, type Severity } from '../../shared/events/alert-events.ts'
 import { baseName, type Finding, pidOf } from './finding.ts'
 
 const TITLE_CHARACTERS_MAX = 512

@@ -1,6 +1,6 @@
 /** Actions as they are stored, served and shown. An action is one command for one host under one intent. */
 import Type, { type Static } from 'typebox'
-import { Timestamp } from '../../shared/events/event.ts'
+import { Timestamp } from '../../shared/events/fields.ts'
 import { ACTIONS, type ActionName, COMMAND_CLASSES, Leaf } from '../../shared/protocol/commands.ts'
 import { INTENT_BYTES_MAX } from '../../shared/protocol/limits.ts'
 import { Signature } from '../../shared/protocol/messages.ts'

@@ -3,7 +3,8 @@
  * come twice, and may skip what was lost, but it never takes back an end, and `done` without anything
  * measured is not believed.
  */
-import type { AgentCommandState, EventOf } from '../../shared/events/event.ts'
+import type { AgentCommandState } from '../../shared/events/agent-events.ts'
+import type { EventOf } from '../../shared/events/event.ts'
 import { type ActionState, FINAL_STATES } from './action.ts'
 
 export interface KnownAction {

@@ -1,7 +1,7 @@
 /** Collected files as they are served. */
 import type { Readable } from 'node:stream'
 import Type, { type Static } from 'typebox'
-import { Timestamp } from '../../shared/events/event.ts'
+import { Timestamp } from '../../shared/events/fields.ts'
 import { AGENT_MESSAGES } from '../../shared/protocol/messages.ts'
 import { oneOf } from '../../shared/protocol/one-of.ts'
 

@@ -1,6 +1,7 @@
 /** Incidents and detections as they are stored, served and shown: one schema for database, API and CLI. */
 import Type, { type Static } from 'typebox'
-import { EntityId, SeveritySchema, Timestamp } from '../../shared/events/event.ts'
+import { SeveritySchema } from '../../shared/events/alert-events.ts'
+import { EntityId, Timestamp } from '../../shared/events/fields.ts'
 import { oneOf } from '../../shared/protocol/one-of.ts'
 
 const closed = { additionalProperties: false } as const

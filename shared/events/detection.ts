@@ -4,13 +4,13 @@
  */
 
 import { TEXT_CHARACTERS_MAX } from '../protocol/limits.ts'
+import type { Severity } from './alert-events.ts'
 import {
   type CordonEvent,
   type DetectionEvent,
   EVENT_SCHEMAS,
   type EventAction,
   type EventOf,
-  type Severity,
 } from './event.ts'
 
 /** What is known of a process beyond its own event. */

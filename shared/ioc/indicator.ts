@@ -4,7 +4,8 @@
  */
 import Type, { type Static } from 'typebox'
 import { Compile } from 'typebox/compile'
-import { SeveritySchema, Timestamp } from '../events/event.ts'
+import { SeveritySchema } from '../events/alert-events.ts'
+import { Timestamp } from '../events/fields.ts'
 import { parseAddress, parseNetwork } from './address.ts'
 import { GLOB_CHARACTERS_MAX, isGlob } from './glob.ts'
 

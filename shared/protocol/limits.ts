@@ -47,3 +47,5 @@ export const KEYSET_BYTES_MAX = 64 * 1024
 export const PATH_CHARACTERS_MAX = 4_096
 export const COMMAND_LINE_CHARACTERS_MAX = 16_384
 export const TEXT_CHARACTERS_MAX = 1_024
+/** Characters of what an interpreter was given to run. */
+export const SCRIPT_CHARACTERS_MAX = 16_384

@@ -17,7 +17,7 @@ import { PROTOCOL_HISTORY, PROTOCOL_VERSION } from './version.ts'
 
 /** What each version looked like on the wire: SHA-256 over every schema that an agent and a controller share. */
 const FINGERPRINTS: Readonly<Record<number, string>> = {
-  1: '548e5ead8f60d8948f60cfd0d63d0d8daf7dde47903623755a2cd516f487ffd7',
+  1: 'bb79b8db76dffe5258cdfed792af49523918be2d826832e29885fd1ac6f61cb1',
 }
 
 function schemaFingerprint(): string {

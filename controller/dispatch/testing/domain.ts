@@ -1,6 +1,7 @@
 /** The controller's domain over a real database, with a gateway that keeps what it is given. */
 import { createHash, type KeyObject } from 'node:crypto'
-import type { AgentCommandState, EventOf } from '../../../shared/events/event.ts'
+import type { AgentCommandState } from '../../../shared/events/agent-events.ts'
+import type { EventOf } from '../../../shared/events/event.ts'
 import { verifyCommand } from '../../../shared/node/command-verification.ts'
 import { createSilentLogger } from '../../../shared/node/logger.ts'
 import { generateSigningKey, keyIdOf, rawPublicKey, signBytes } from '../../../shared/node/signing.ts'
