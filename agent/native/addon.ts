@@ -46,14 +46,37 @@ interface SandboxResult {
   readonly systemCallFilter: boolean
 }
 
+export interface KernelFeatures {
+  readonly whole: number
+  readonly systemCalls: number
+  readonly packets: number
+  readonly signals: number
+}
+
 export interface NativeAddon {
   /** Throws what keeps this process from loading kernel programs (bpf(2)), such as EPERM. */
   bpfProbe(): void
-  /** Loads and attaches, within about a second, with a ring of `ringBytes` (a power of two, a page or more). */
-  bpfOpen(ringBytes: number): ProgramsHandle
+  /**
+   * Loads and attaches, within about a second, with a ring of `ringBytes` (a power of two, a page or more). Packets
+   * are watched in the cgroup (v2) at `cgroupPath`. `coreOnly` loads what any kernel takes.
+   */
+  bpfOpen(ringBytes: number, cgroupPath: string, coreOnly: boolean): ProgramsHandle
+  /** What is in force beyond processes and outbound connections: 0, or the errno that keeps it away. */
+  bpfFeatures(handle: ProgramsHandle): KernelFeatures
+  /**
+   * Probes one function of a library of PAM (`functionOffset` bytes into the file): 1 pam_authenticate,
+   * 2 pam_open_session, 3 pam_close_session. `uprobeType` is the number in sysfs's event source of that name.
+   */
+  bpfProbePam(
+    handle: ProgramsHandle,
+    uprobeType: number,
+    path: string,
+    functionOffset: number,
+    functionCode: number,
+  ): void
   /** Copies whole records into `buffer` (32,768 bytes or more) without a system call; returns the bytes. */
   bpfDrain(handle: ProgramsHandle, buffer: Buffer): number
-  /** Records dropped since opening: exec, exit, fork, connect. */
+  /** Records dropped since opening, by `enum counter_slot` of `bpf/records.h`. */
   bpfCounters(handle: ProgramsHandle): number[]
   /** Leaves out what this process does from now on, until it exits. The pid is that of the first namespace. */
   bpfExclude(handle: ProgramsHandle, pid: number, startTicks: number): void
@@ -113,6 +136,7 @@ export type NativeLoad =
 
 const functionNames: readonly (keyof NativeAddon)[] = [
   ...(['bpfProbe', 'bpfOpen', 'bpfDrain', 'bpfCounters', 'bpfExclude', 'bpfClose'] as const),
+  ...(['bpfFeatures', 'bpfProbePam'] as const),
   ...(['fanotifyOpen', 'fanotifyMark', 'fanotifyForget', 'fanotifyDrain', 'fanotifyClose'] as const),
   ...(['socketPair', 'sendDescriptor', 'receiveDescriptor'] as const),
   ...(['pidfdOpen', 'pidfdSendSignal', 'pidfdWaitExited', 'enterSandbox', 'notifyService'] as const),

@@ -129,6 +129,8 @@ export interface LossRecord extends Observed {
   /** Which source, such as `ebpf:exec`. */
   readonly source: string
   readonly count: number | null
+  /** How many of which kind of event, where that is known; their sum is `count`. */
+  readonly actions?: Readonly<Record<string, number>>
 }
 
 /** Who did it: without its start time (null) the process is joined by pid. */

@@ -102,6 +102,10 @@ bool read_bytes(napi_env env, napi_value value, const char *name, struct bytes *
   return true;
 }
 
+bool read_boolean(napi_env env, napi_value value, const char *name, bool *result) {
+  return napi_get_value_bool(env, value, result) == napi_ok || refuse(env, name, "a boolean");
+}
+
 bool read_path(napi_env env, napi_value value, const char *name, char *result, size_t capacity) {
   size_t length;
 

@@ -69,6 +69,17 @@ static inline int skel_raw_tracepoint_open(const char *name, int program) {
   return bpf_call(BPF_RAW_TRACEPOINT_OPEN, &attributes);
 }
 
+/* `target` and `kind` as BPF_LINK_CREATE takes them. */
+static inline int skel_link_create(int program, int target, enum bpf_attach_type kind) {
+  union bpf_attr attributes;
+
+  memset(&attributes, 0, sizeof(attributes));
+  attributes.link_create.prog_fd = (__u32)program;
+  attributes.link_create.target_fd = (__u32)target;
+  attributes.link_create.attach_type = kind;
+  return bpf_call(BPF_LINK_CREATE, &attributes);
+}
+
 static inline int bpf_create_map(enum bpf_map_type type, __u32 key_bytes, __u32 value_bytes, __u32 entries) {
   union bpf_attr attributes;
 

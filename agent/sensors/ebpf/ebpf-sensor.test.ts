@@ -318,7 +318,7 @@ describe.skipIf(!asRoot)('the eBPF sensor', () => {
 
 test('a ring that is not a power of two, and a handle that is none, are refused', () => {
   const addon = loadBuiltAddon()
-  expect(() => addon.bpfOpen(5_000)).toThrow(TypeError)
-  expect(() => addon.bpfOpen(-1)).toThrow(TypeError)
+  expect(() => addon.bpfOpen(5_000, '/sys/fs/cgroup', false)).toThrow(TypeError)
+  expect(() => addon.bpfOpen(-1, '/sys/fs/cgroup', false)).toThrow(TypeError)
   expect(() => addon.bpfDrain({} as never, Buffer.alloc(32_768))).toThrow('handle')
 })

@@ -1,27 +1,37 @@
 /**
- * Processes and outbound TCP connections, told by Cordon's own kernel programs (`agent/native/bpf`). Nothing is
- * too short-lived to be seen: the kernel copies it as it happens, and this side fetches it in batches.
+ * What processes are and do, told by Cordon's own kernel programs (`agent/native/bpf`). Nothing is too short-lived
+ * to be seen: the kernel copies it as it happens, and this side fetches it in batches.
  */
 
-import type { NativeAddon, ProgramsHandle } from '../../native/addon.ts'
+import type { KernelFeatures, NativeAddon, ProgramsHandle } from '../../native/addon.ts'
 import { drainEvery } from '../drain-timer.ts'
 import type { ProcessKey, RecordSink, Sensor, SensorRecord } from '../records.ts'
 import { type ConnectionOutcomes, createConnectionOutcomes } from './connection-outcomes.ts'
+import { createLossReader } from './losses.ts'
 import { decodeRecords } from './record-decoder.ts'
+import { createScripts } from './scripts.ts'
 
 const name = 'ebpf'
 const drainBufferBytes = 256 * 1024
 /** A buffer that had room for the longest record was not filled to the end. */
 const recordBytesMax = 32_768
 const ringBytesDefault = 4 * 1024 ** 2
-const lossReportIntervalNs = 1e9
-const countedKinds = ['exec', 'exit', 'fork', 'connect'] as const
+/** Where cgroup v2 is mounted nearly everywhere. */
+const cgroupPathDefault = '/sys/fs/cgroup'
 
 export interface EbpfSensorOptions {
   readonly native: NativeAddon
   readonly drainIntervalMs?: number
   /** A power of two. The agent's resident memory grows by as much. */
   readonly ringBytes?: number
+  /** Root of the hierarchy of cgroup v2, which packets are watched in. */
+  readonly cgroupPath?: string
+  /** Loads what any kernel takes: processes and outbound connections. */
+  readonly coreOnly?: boolean
+  /** Inodes of the host's namespaces, by the names of /proc/PID/ns. */
+  readonly hostNamespaces?: Readonly<Record<string, number>>
+  /** The host's pid of a process that the caller sees as `pid`; null when it cannot be found. */
+  readonly translatePid?: (callerPid: number, pid: number) => number | null
   /** Processes to leave out from the start, such as the agent itself. */
   readonly excluded?: readonly ProcessKey[]
   /** Wall clock in milliseconds. */
@@ -38,12 +48,15 @@ export interface EbpfSensor extends Sensor {
    * meet the image that a process had before its exec. Does nothing while the sensor does not run.
    */
   drainNow(): void
+  /** What is in force, as long as the sensor runs. */
+  features(): KernelFeatures | null
 }
 
 export function createEbpfSensor(options: EbpfSensorOptions): EbpfSensor {
   const { native, drainIntervalMs = 40, ringBytes = ringBytesDefault, excluded = [] } = options
   const waiting: ProcessKey[] = [...excluded]
   let running: ProgramsHandle | undefined
+  let features: KernelFeatures | null = null
   let drain: ReturnType<typeof createDrain> | undefined
 
   return {
@@ -55,13 +68,19 @@ export function createEbpfSensor(options: EbpfSensorOptions): EbpfSensor {
         // The sensor's own clockwork meets the same failure, and ends by it.
       }
     },
+    features: () => features,
     excludeProcess(process) {
       if (running === undefined) waiting.push(process)
       else native.bpfExclude(running, process.pid, process.startTicks)
     },
     async run(sink, signal, attached) {
-      const handle = native.bpfOpen(ringBytes)
+      const handle = native.bpfOpen(
+        ringBytes,
+        options.cgroupPath ?? cgroupPathDefault,
+        options.coreOnly ?? false,
+      )
       running = handle
+      features = native.bpfFeatures(handle)
       try {
         for (const process of waiting.splice(0)) native.bpfExclude(handle, process.pid, process.startTicks)
         const started = createDrain(options, handle, sink)
@@ -71,6 +90,7 @@ export function createEbpfSensor(options: EbpfSensorOptions): EbpfSensor {
         started.finish()
       } finally {
         running = undefined
+        features = null
         drain = undefined
         native.bpfClose(handle)
       }
@@ -81,14 +101,30 @@ export function createEbpfSensor(options: EbpfSensorOptions): EbpfSensor {
 function createDrain(options: EbpfSensorOptions, handle: ProgramsHandle, sink: RecordSink) {
   const { native, clock = Date.now, monotonicNs = readMonotonicNs, ringBytes = ringBytesDefault } = options
   const buffer = Buffer.allocUnsafeSlow(drainBufferBytes)
-  const readLosses = createLossReader(native, handle)
+  const readLosses = createLossReader(name, native, handle)
   // One tick fetches no more than the ring held when it began: a storm does not keep the agent from the rest.
   const roundsMax = Math.ceil(ringBytes / (drainBufferBytes - recordBytesMax)) + 1
   let records: SensorRecord[] = []
-  const add = (record: SensorRecord) => {
+  const addRecord = (record: SensorRecord) => {
     records.push(record)
   }
-  const connections: ConnectionOutcomes = createConnectionOutcomes({ add })
+  const scripts = createScripts(addRecord)
+  const add = (record: SensorRecord) => {
+    const isImage = record.kind === 'exec' || record.kind === 'exit'
+    if (isImage) scripts.finish(record.process)
+    records.push(record)
+    if (record.kind === 'exec') scripts.exec(record)
+    else if (record.kind === 'fork') scripts.fork(record)
+    else if (record.kind === 'exit') scripts.exit(record)
+  }
+  const target = {
+    hostNamespaces: options.hostNamespaces ?? {},
+    add,
+    addActivity: addRecord,
+    addScript: scripts.read,
+    translatePid: options.translatePid ?? (() => null),
+  }
+  const connections: ConnectionOutcomes = createConnectionOutcomes({ add: addRecord })
 
   const handUp = () => {
     if (records.length === 0) return
@@ -104,7 +140,11 @@ function createDrain(options: EbpfSensorOptions, handle: ProgramsHandle, sink: R
       const length = native.bpfDrain(handle, buffer)
       if (length === 0) break
       found = true
-      const decoded = decodeRecords(buffer, length, { wallOffsetMs, add, addConnection: connections.add })
+      const decoded = decodeRecords(buffer, length, {
+        ...target,
+        wallOffsetMs,
+        addConnection: connections.add,
+      })
       if (!decoded.whole)
         add({ kind: 'loss', timestampMs: clock(), source: `${name}:unreadable`, count: null })
       handUp()
@@ -116,7 +156,8 @@ function createDrain(options: EbpfSensorOptions, handle: ProgramsHandle, sink: R
   const step = () => {
     const { nowNs, found } = fetch()
     connections.tellOverdue(nowNs)
-    readLosses(nowNs, clock(), add)
+    scripts.tellQuiet(clock())
+    readLosses(nowNs, clock(), addRecord)
     handUp()
     return found
   }
@@ -126,25 +167,10 @@ function createDrain(options: EbpfSensorOptions, handle: ProgramsHandle, sink: R
     finish() {
       step()
       connections.tellAll()
-      readLosses(Number.POSITIVE_INFINITY, clock(), add)
+      scripts.tellAll()
+      readLosses(Number.POSITIVE_INFINITY, clock(), addRecord)
       handUp()
     },
-  }
-}
-
-/** Tells how much the kernel's counters of dropped records grew, at most once a second. */
-function createLossReader(native: NativeAddon, handle: ProgramsHandle) {
-  let told: readonly number[] = countedKinds.map(() => 0)
-  let nextNs = 0
-  return (nowNs: number, timestampMs: number, add: (record: SensorRecord) => void) => {
-    if (nowNs < nextNs) return
-    nextNs = nowNs + lossReportIntervalNs
-    const counters = native.bpfCounters(handle)
-    countedKinds.forEach((kind, slot) => {
-      const count = (counters[slot] ?? 0) - (told[slot] ?? 0)
-      if (count > 0) add({ kind: 'loss', timestampMs, source: `${name}:${kind}`, count })
-    })
-    told = counters
   }
 }
 

@@ -2,17 +2,23 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import type { SensorRecord } from '../records.ts'
 import type { ConnectionObservation } from './connection-outcomes.ts'
+import type { ScriptChunk } from './raw-activity.ts'
 import { decodeRecords } from './record-decoder.ts'
 
 function decode(buffer: Buffer, length = buffer.length) {
   const records: SensorRecord[] = []
   const connections: ConnectionObservation[] = []
+  const scripts: ScriptChunk[] = []
   const batch = decodeRecords(buffer, length, {
     wallOffsetMs: 1_000,
     add: (record) => records.push(record),
     addConnection: (observation) => connections.push(observation),
+    addActivity: (record) => records.push(record),
+    addScript: (chunk) => scripts.push(chunk),
+    translatePid: () => null,
+    hostNamespaces: {},
   })
-  return { records, connections, whole: batch.whole }
+  return { records, connections, scripts, whole: batch.whole }
 }
 
 function header(kind: number, length: number, flagBits = 0): Buffer {
@@ -29,11 +35,11 @@ function header(kind: number, length: number, flagBits = 0): Buffer {
 }
 
 function execRecord(list: Buffer, executable: Buffer, directory: Buffer): Buffer {
-  const bytes = header(1, 96 + list.length + executable.length + directory.length)
+  const bytes = header(1, 176 + list.length + executable.length + directory.length)
   bytes.writeUInt32LE(list.length, 52)
   bytes.writeUInt16LE(executable.length, 88)
   bytes.writeUInt16LE(directory.length, 90)
-  Buffer.concat([list, executable, directory]).copy(bytes, 96)
+  Buffer.concat([list, executable, directory]).copy(bytes, 176)
   return bytes
 }
 

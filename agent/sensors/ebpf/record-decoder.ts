@@ -4,10 +4,27 @@
  */
 import { isAscii } from 'node:buffer'
 import { kernelText, splitArguments } from '../../native/kernel-bytes.ts'
-import type { ExecRecord, KernelText, ProcessKey, SensorRecord } from '../records.ts'
+import type { ExecRecord, SensorRecord } from '../records.ts'
+import { decodeActivity } from './activity-decoder.ts'
 import type { ConnectionObservation } from './connection-outcomes.ts'
+import { readCircumstances } from './exec-circumstances.ts'
+import { decodeFlow, flowBytes } from './flow-decoder.ts'
+import type { ActivityTarget } from './raw-activity.ts'
+import { markTruncated, parentKey, processKey, timestampMs, word64, wordSize } from './record-reader.ts'
 
-const kinds = { exec: 1, exit: 2, fork: 3, connectAttempt: 4, connectOutcome: 5 } as const
+const kinds = {
+  exec: 1,
+  exit: 2,
+  fork: 3,
+  connectAttempt: 4,
+  connectOutcome: 5,
+  accept: 6,
+  close: 7,
+  datagram: 8,
+  listen: 9,
+  dns: 10,
+  activity: 11,
+} as const
 const flags = {
   argumentsTruncated: 1,
   executableTruncated: 2,
@@ -15,22 +32,21 @@ const flags = {
   fileKnown: 8,
   connected: 16,
   attemptTold: 32,
+  unlinked: 64,
 } as const
 const headerBytes = 40
 const exitBytes = 48
 const connectBytes = 88
-const execHeaderBytes = 96
-
-const wordSize = 4_294_967_296
+const execHeaderBytes = 176
 
 export interface DecodedBatch {
   /** False when a record did not hold together: what follows it in the batch is not readable. */
   readonly whole: boolean
 }
 
-export interface DecodeTarget {
-  /** Wall clock minus the monotonic clock, in milliseconds. */
-  readonly wallOffsetMs: number
+export interface DecodeTarget extends ActivityTarget {
+  /** Inodes of the host's own namespaces, by name. */
+  readonly hostNamespaces: Readonly<Record<string, number>>
   readonly add: (record: SensorRecord) => void
   readonly addConnection: (observation: ConnectionObservation) => void
 }
@@ -70,6 +86,18 @@ function decodeRecord(buffer: Buffer, offset: number, recordBytes: number, targe
       if (recordBytes !== connectBytes) return false
       target.addConnection(decodeConnection(buffer, offset, target.wallOffsetMs))
       return true
+    case kinds.accept:
+    case kinds.close:
+    case kinds.datagram:
+    case kinds.listen:
+    case kinds.dns: {
+      const flow =
+        recordBytes < flowBytes ? null : decodeFlow(buffer, offset, recordBytes, target.wallOffsetMs)
+      if (flow !== null) target.add(flow)
+      return flow !== null
+    }
+    case kinds.activity:
+      return decodeActivity(buffer, offset, recordBytes, target)
     default:
       return false
   }
@@ -77,7 +105,9 @@ function decodeRecord(buffer: Buffer, offset: number, recordBytes: number, targe
 
 function decodeExec(buffer: Buffer, offset: number, recordBytes: number, target: DecodeTarget): boolean {
   if (recordBytes < execHeaderBytes) return false
-  const argumentsStart = offset + execHeaderBytes
+  const environmentStart = offset + execHeaderBytes
+  const cgroupStart = environmentStart + buffer.readUInt16LE(offset + 92)
+  const argumentsStart = cgroupStart + buffer.readUInt16LE(offset + 94)
   const executableStart = argumentsStart + buffer.readUInt32LE(offset + 52)
   const directoryStart = executableStart + buffer.readUInt16LE(offset + 88)
   const directoryEnd = directoryStart + buffer.readUInt16LE(offset + 90)
@@ -114,13 +144,15 @@ function decodeExec(buffer: Buffer, offset: number, recordBytes: number, target:
     argumentsTruncated: (flagBits & flags.argumentsTruncated) !== 0,
     workingDirectory,
     file: (flagBits & flags.fileKnown) === 0 ? null : fileIdentity(buffer, offset),
+    circumstances: readCircumstances(buffer, offset, {
+      environment: buffer.subarray(environmentStart, cgroupStart),
+      cgroup: buffer.subarray(cgroupStart, argumentsStart),
+      hostNamespaces: target.hostNamespaces,
+      executable,
+      isUnlinked: (flagBits & flags.unlinked) !== 0,
+    }),
   })
   return true
-}
-
-/** A path that is not whole lacks its beginning: without a mark, what is left would look absolute. */
-function markTruncated(path: KernelText): KernelText {
-  return typeof path === 'string' ? `…${path}` : Buffer.concat([Buffer.from('…'), path])
 }
 
 /** Each argument ends with a zero byte, save the last of a truncated list. */
@@ -168,21 +200,4 @@ function decodeConnection(buffer: Buffer, offset: number, wallOffsetMs: number):
     // A copy, because the buffer is filled again before the outcome is known.
     addresses: Buffer.from(buffer.subarray(offset + 56, offset + 88)),
   }
-}
-
-function processKey(buffer: Buffer, offset: number): ProcessKey {
-  return { pid: buffer.readUInt32LE(offset + 16), startTicks: word64(buffer, offset + 24) }
-}
-
-function parentKey(buffer: Buffer, offset: number): ProcessKey {
-  return { pid: buffer.readUInt32LE(offset + 20), startTicks: word64(buffer, offset + 32) }
-}
-
-function timestampMs(buffer: Buffer, offset: number, wallOffsetMs: number): number {
-  return Math.round(wallOffsetMs + word64(buffer, offset + 8) / 1_000_000)
-}
-
-/** Exact up to 2^53, which is enough for ticks, inodes and sizes that exist. */
-function word64(buffer: Buffer, offset: number): number {
-  return buffer.readUInt32LE(offset + 4) * wordSize + buffer.readUInt32LE(offset)
 }
