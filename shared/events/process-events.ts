@@ -67,7 +67,8 @@ export const Exit = Type.Object(
 export const Script = byActor('process', 'info', 'script', {
   /** `argument`: after -c or its like; `file`: a file it read; `input`: a pipe, a socket or a terminal. */
   'cordon.script.origin': oneOf(['argument', 'file', 'input']),
-  'cordon.script.content': Text(SCRIPT_CHARACTERS_MAX),
+  /** Told once an hour for each text; `cordon.script.hash.sha256` says which one it is in between. */
+  'cordon.script.content': Type.Optional(Text(SCRIPT_CHARACTERS_MAX)),
   /** Bytes that were seen, of which `content` is the beginning. */
   'cordon.script.bytes': Count,
   /** Of the bytes that were seen. */

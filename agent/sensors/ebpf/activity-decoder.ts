@@ -206,6 +206,7 @@ function scriptChunk(raw: RawActivity): ScriptChunk {
     timestampMs: raw.observed.timestampMs,
     process: processKey(raw.buffer, raw.offset),
     descriptor: value(raw, 0),
+    position: value(raw, 1),
     inode: value(raw, 4),
     path: isPathLess(raw) ? null : pathOf(raw),
     content: new Uint8Array(raw.second),

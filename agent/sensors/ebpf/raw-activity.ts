@@ -17,6 +17,8 @@ export interface ScriptChunk {
   readonly timestampMs: number
   readonly process: ProcessKey
   readonly descriptor: number
+  /** Of the file, after the reading. */
+  readonly position: number
   readonly inode: number
   /** Null: not a file with a name. */
   readonly path: KernelText | null

@@ -20,7 +20,8 @@ export interface Scripts {
 }
 
 interface Interpreter {
-  readonly isShell: boolean
+  /** Null: a shell, which has no need of names. */
+  readonly source: RegExp | null
   /** Names (without folders) of the files among its arguments. */
   readonly argumentNames: ReadonlySet<string>
   /** It was given neither a file nor a text: it runs what it is fed. */
@@ -38,12 +39,20 @@ interface Unfinished {
 }
 
 const shellName = /^(?:sh|bash|dash|zsh|ksh|mksh|ash|fish|busybox|tcsh)[\d.]*$/
-const interpreterName =
-  /^(?:python[\d.]*|perl[\d.]*|ruby[\d.]*|node(?:js)?|php[\d.]*|lua[\d.]*|tclsh[\d.]*|[gm]?awk)$/
+/** Other interpreters, and the names of what is written for each. */
+const languages: readonly (readonly [program: RegExp, source: RegExp])[] = [
+  [/^python[\d.]*$/, /\.pyw?$/],
+  [/^perl[\d.]*$/, /\.(?:pl|pm|t)$/],
+  [/^ruby[\d.]*$/, /\.rb$/],
+  [/^node(?:js)?$/, /\.[cm]?[jt]s$/],
+  [/^php[\d.]*$/, /\.(?:php|phar|inc)$/],
+  [/^lua[\d.]*$/, /\.lua$/],
+  [/^tclsh[\d.]*$/, /\.tcl$/],
+  [/^[gm]?awk$/, /\.awk$/],
+]
 /** Options that the text itself follows. `-c` may stand with others, as in `bash -lc`. */
 const shellTextOption = /^-[a-zA-Z]*c$/
 const textOptions = /^(?:-c|-e|-E|-r|-p|--eval|--print)$/
-const scriptExtension = /\.(?:sh|bash|zsh|ksh|py|pyw|pl|pm|rb|js|cjs|mjs|ts|php|lua|tcl|awk)$/
 /** What a distribution brings, and every start reads. */
 const systemLibrary = /^\/(?:usr\/)?(?:lib|lib64|share)\//
 /** Shells move the script that they run up here. */
@@ -93,7 +102,7 @@ export function createScripts(add: (record: ScriptRecord) => void): Scripts {
         return
       }
       remember(record.process, interpreter)
-      const text = textArgument(record, interpreter.isShell)
+      const text = textArgument(record, interpreter.source === null)
       if (text === null) return
       const content = typeof text === 'string' ? Buffer.from(text) : text
       add({
@@ -131,6 +140,11 @@ export function createScripts(add: (record: ScriptRecord) => void): Scripts {
         }
         unfinished.set(key, script)
       }
+      // A shell looks at the beginning of a file, goes back, and reads it.
+      if (chunk.path !== null && chunk.position === chunk.bytesRead) {
+        script.pieces.length = 0
+        script.bytes = 0
+      }
       const room = bytesMax - script.bytes
       script.pieces.push(chunk.content.subarray(0, room))
       script.bytes += Math.min(room, chunk.content.length)
@@ -166,11 +180,12 @@ function baseName(path: KernelText): string {
 function interpreterOf(record: ExecRecord): Interpreter | null {
   const name = baseName(record.executable)
   const isShell = shellName.test(name)
-  if (!isShell && !interpreterName.test(name)) return null
+  const source = languages.find(([program]) => program.test(name))?.[1] ?? null
+  if (!isShell && source === null) return null
   const rest = record.arguments.slice(1)
   const argumentNames = new Set(rest.filter((argument) => argument[0] !== '-').map(baseName))
   const isFed = argumentNames.size === 0 || rest.some((argument) => argument === '-s' || argument === '-')
-  return { isShell, argumentNames, isFed: isFed && textArgument(record, isShell) === null }
+  return { source, argumentNames, isFed: isFed && textArgument(record, isShell) === null }
 }
 
 /** The text after the option that asks to run it, or null. */
@@ -185,11 +200,14 @@ function textArgument(record: ExecRecord, isShell: boolean): KernelText | null {
 
 function isScript(chunk: ScriptChunk, interpreter: Interpreter): boolean {
   if (chunk.descriptor === 0) return interpreter.isFed
-  if (chunk.path === null) return interpreter.isShell && chunk.descriptor >= shellScriptDescriptorMin
+  const isShell = interpreter.source === null
+  if (chunk.path === null) return isShell && chunk.descriptor >= shellScriptDescriptorMin
   const path = typeof chunk.path === 'string' ? chunk.path : Buffer.from(chunk.path).toString('latin1')
   if (interpreter.argumentNames.has(baseName(chunk.path))) return true
   if (systemLibrary.test(path)) return false
   // What a shell reads by itself it runs; data comes by standard input.
-  if (interpreter.isShell) return true
-  return scriptExtension.test(path) || hashBang.equals(chunk.content.subarray(0, hashBang.length))
+  if (isShell) return true
+  return (
+    interpreter.source?.test(path) === true || hashBang.equals(chunk.content.subarray(0, hashBang.length))
+  )
 }
