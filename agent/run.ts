@@ -150,6 +150,8 @@ export async function runAgent(
     userName: (id) => userNames.get(id),
     ownPids,
     ownFolders,
+    clock,
+    readSetting: platform.readSetting,
   })
   const detection = createDetection({
     agentId: identity.agentId,

@@ -10,10 +10,10 @@ import {
   type FileFacts,
   type Finding,
   indicatorFinding,
-  inSchemaOrder,
   type ProcessContext,
 } from '../../shared/events/detection.ts'
 import type { CordonEvent, EventOf } from '../../shared/events/event.ts'
+import { inSchemaOrder } from '../../shared/events/schema-order.ts'
 import type { IndicatorMatcher, Match } from '../../shared/ioc/matcher.ts'
 import { detectionDigest } from '../../shared/node/detection-digest.ts'
 import { fileFactsOf } from './file-facts.ts'

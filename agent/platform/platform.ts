@@ -1,19 +1,26 @@
 /** Which system this is: the one place that asks. The agent's rooms get what they need from here. */
 
 import {
+  findUnifiedCgroup,
   readBootId,
   readBootTimeMs,
+  readHostNamespaces,
   readNetworkNamespace,
+  readSetting,
   readUserNames,
   runsAsService,
 } from './linux/host.ts'
-import { findHolders, listPids, readProcess } from './linux/proc.ts'
+import { findHolders, listPids, readProcess, translatePid } from './linux/proc.ts'
 
 export interface Platform {
   readonly name: 'linux'
   readonly readProcess: typeof readProcess
   readonly listPids: typeof listPids
   readonly findHolders: typeof findHolders
+  readonly translatePid: typeof translatePid
+  readonly readHostNamespaces: typeof readHostNamespaces
+  readonly readSetting: typeof readSetting
+  readonly findUnifiedCgroup: typeof findUnifiedCgroup
   readonly readBootId: typeof readBootId
   readonly readBootTimeMs: typeof readBootTimeMs
   readonly readNetworkNamespace: typeof readNetworkNamespace
@@ -28,8 +35,10 @@ export type PlatformResult =
 /** The system's own functions, or why the agent cannot run here. */
 export function selectPlatform(): PlatformResult {
   if (process.platform === 'linux') {
-    const functions = { readBootId, readBootTimeMs, readNetworkNamespace, readUserNames, runsAsService }
-    return { ok: true, platform: { name: 'linux', readProcess, listPids, findHolders, ...functions } }
+    const processes = { readProcess, listPids, findHolders, translatePid }
+    const host = { readHostNamespaces, readSetting, findUnifiedCgroup, readBootId, readBootTimeMs }
+    const self = { readNetworkNamespace, readUserNames, runsAsService }
+    return { ok: true, platform: { name: 'linux', ...processes, ...host, ...self } }
   }
   return { ok: false, reason: `cordon-agent runs on Linux; this system is ${process.platform}` }
 }

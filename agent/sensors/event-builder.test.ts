@@ -20,6 +20,7 @@ function snapshot(pid: number, parentPid: number, sessionId = pid): ProcessSnaps
     argumentsTruncated: false,
     workingDirectory: '/',
     file: null,
+    cgroup: '/',
   }
 }
 
@@ -70,6 +71,8 @@ function setUp(running: readonly ProcessSnapshot[] = [], ownPids: readonly numbe
     userName: (id) => (id === 1_000 ? 'alice' : undefined),
     ownPids: new Set(ownPids),
     ownFolders: ['/var/lib/cordon-agent'],
+    clock: () => nowMs,
+    readSetting: () => null,
   })
   return {
     table,

@@ -4,16 +4,23 @@
  */
 import type { ProcessContext } from '../../shared/events/detection.ts'
 import type { CordonEvent, EventOf } from '../../shared/events/event.ts'
+import { constantsOf, inSchemaOrder } from '../../shared/events/schema-order.ts'
+import { TEXT_CHARACTERS_MAX } from '../../shared/protocol/limits.ts'
+import { createLru } from '../detect/lru.ts'
 import type { Content, Observation } from '../detect/observation.ts'
-import { commandLine, createFidelity, type Fidelity, fidelityFields, lossy, text } from './kernel-text.ts'
+import { describeActivity } from './activity-events.ts'
+import { type Actor, actorOf, baseName, imageOf, sessionLeader } from './actors.ts'
+import { createFidelity, fidelityFields, lossy, text } from './kernel-text.ts'
+import { fileEventOf, isoTime, lossEvent, tamperEvent } from './plain-events.ts'
 import { ancestorsOf, type ProcessTable, type TrackedProcess } from './process-table.ts'
 import type {
+  ActivityRecord,
   ConnectRecord,
   ExecRecord,
   ExitRecord,
   FileIdentity,
   FileRecord,
-  LossRecord,
+  ProcessReference,
   SensorRecord,
 } from './records.ts'
 
@@ -24,8 +31,12 @@ export interface EventBuilderOptions {
   readonly userName: (userId: number) => string | undefined
   /** The agent's own processes: what they do is left out. */
   readonly ownPids: ReadonlySet<number>
-  /** The agent's own folders: files below them are left out. */
+  /** The agent's own folders: who else touches files below them is told. */
   readonly ownFolders: readonly string[]
+  /** Milliseconds since 1970. */
+  readonly clock: () => number
+  /** The beginning of a setting of the kernel, below /proc/sys; null when it cannot be read. */
+  readonly readSetting: (path: string) => string | null
 }
 
 export interface EventBuilder {
@@ -35,24 +46,12 @@ export interface EventBuilder {
   context(entityId: string): ProcessContext
 }
 
-type Actor = Partial<
-  Pick<
-    EventOf<'exec'>,
-    | 'process.entity_id'
-    | 'process.pid'
-    | 'process.name'
-    | 'process.executable'
-    | 'process.command_line'
-    | 'process.parent.entity_id'
-    | 'process.parent.pid'
-    | 'process.parent.executable'
-    | 'user.id'
-    | 'user.name'
-  >
->
+const SCRIPTS_REMEMBERED_MAX = 4_096
+const SCRIPT_TOLD_MS = 3_600_000
 
 export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
   const { table } = options
+  const scriptsTold = createLru<number>(SCRIPTS_REMEMBERED_MAX)
 
   function announce(entry: TrackedProcess, into: Observation[]): void {
     if (entry.announced) return
@@ -65,45 +64,6 @@ export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
     into.push({ event: processInfo(entry), content: null })
   }
 
-  function actorOf(entry: TrackedProcess, fidelity: Fidelity): Actor {
-    const executable =
-      entry.executable === null ? undefined : text('process.executable', entry.executable, fidelity)
-    const userName = options.userName(entry.userId)
-    const parentExecutable = entry.parent?.executable
-    return {
-      'process.entity_id': entry.entityId,
-      'process.pid': entry.key.pid,
-      ...(executable === undefined
-        ? {}
-        : { 'process.name': baseName(executable), 'process.executable': executable }),
-      ...(entry.arguments.length === 0
-        ? {}
-        : { 'process.command_line': commandLine(entry.arguments, entry.argumentsTruncated, fidelity) }),
-      ...(entry.parent ? { 'process.parent.entity_id': entry.parent.entityId } : {}),
-      'process.parent.pid': entry.parentPid,
-      ...(parentExecutable == null ? {} : { 'process.parent.executable': lossy(parentExecutable) }),
-      'user.id': String(entry.userId),
-      ...(userName === undefined ? {} : { 'user.name': userName }),
-    }
-  }
-
-  function image(entry: TrackedProcess, fidelity: Fidelity) {
-    const leader = sessionLeader(entry)
-    const sha256 = entry.file === null ? undefined : options.knownHash(entry.file)
-    return {
-      ...(entry.workingDirectory === null
-        ? {}
-        : {
-            'process.working_directory': text('process.working_directory', entry.workingDirectory, fidelity),
-          }),
-      'process.args_count': entry.arguments.length,
-      ...(leader ? { 'process.session_leader.entity_id': leader.entityId } : {}),
-      ...(entry.sessionId > 0 ? { 'process.session_leader.pid': entry.sessionId } : {}),
-      'process.group.id': String(entry.groupId),
-      ...(sha256 === undefined ? {} : { 'process.hash.sha256': sha256 }),
-    }
-  }
-
   function processInfo(entry: TrackedProcess): EventOf<'process-info'> {
     const fidelity = createFidelity()
     return {
@@ -112,8 +72,8 @@ export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
       'event.category': 'process',
       'event.type': 'info',
       'event.action': 'process-info',
-      ...actorOf(entry, fidelity),
-      ...image(entry, fidelity),
+      ...actorOf(entry, options.userName, fidelity),
+      ...imageOf(entry, options.knownHash, fidelity),
       ...fidelityFields(fidelity),
     }
   }
@@ -131,8 +91,8 @@ export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
       'event.category': 'process',
       'event.type': 'start',
       'event.action': 'exec',
-      ...actorOf(entry, fidelity),
-      ...image(entry, fidelity),
+      ...actorOf(entry, options.userName, fidelity),
+      ...imageOf(entry, options.knownHash, fidelity),
       ...fidelityFields(fidelity),
     }
     into.push({ event, content: { path: record.executable, identity: record.file, why: 'executed' } })
@@ -174,7 +134,7 @@ export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
       ...(record.sourcePort === 0 ? {} : { 'source.port': record.sourcePort }),
       'destination.ip': record.destinationAddress,
       'destination.port': record.destinationPort,
-      ...(entry ? actorOf(entry, fidelity) : { 'process.pid': record.process.pid }),
+      ...(entry ? actorOf(entry, options.userName, fidelity) : unknownActor(record.process)),
       ...fidelityFields(fidelity),
     }
     into.push({ event, content: null })
@@ -183,7 +143,11 @@ export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
   function fileEvent(record: FileRecord, into: Observation[]): void {
     const fidelity = createFidelity()
     const path = text('file.path', record.path, fidelity)
-    if (path === '' || options.ownFolders.some((folder) => isBelow(path, folder))) return
+    if (path === '') return
+    if (options.ownFolders.some((folder) => isBelow(path, folder))) {
+      ownFileEvent(record, path, into)
+      return
+    }
     const entry = record.pid === null ? null : table.find(record.pid)
     if (entry) announce(entry, into)
     const name = baseName(path)
@@ -199,13 +163,93 @@ export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
       'event.category': 'file',
     } as const
     const actor =
-      entry !== null ? actorOf(entry, fidelity) : record.pid === null ? {} : { 'process.pid': record.pid }
+      entry !== null
+        ? actorOf(entry, options.userName, fidelity)
+        : record.pid === null
+          ? {}
+          : { 'process.pid': record.pid }
     const attribution = record.attribution ? { 'cordon.attribution': record.attribution } : {}
     const event = fileEventOf(record, shared, { ...facts, ...actor, ...attribution }, fidelity)
     const content: Content | null = record.contentComplete
       ? { path: record.path, identity: null, why: 'written' }
       : null
     into.push({ event, content })
+  }
+
+  /** Of a process that was never seen: its name is good all the same. */
+  function unknownActor(process: ProcessReference): Actor {
+    const { pid, startTicks } = process
+    return {
+      ...(startTicks === null ? {} : { 'process.entity_id': table.entityId({ pid, startTicks }) }),
+      'process.pid': pid,
+    }
+  }
+
+  function findReferenced({ pid, startTicks }: ProcessReference): TrackedProcess | null {
+    return startTicks === null ? table.find(pid) : table.findExact({ pid, startTicks })
+  }
+
+  function targetFields(reference: ProcessReference) {
+    const entry = findReferenced(reference)
+    return {
+      'cordon.target.pid': reference.pid,
+      ...(entry === null ? {} : { 'cordon.target.entity_id': entry.entityId }),
+      ...(entry?.executable == null ? {} : { 'cordon.target.executable': lossy(entry.executable) }),
+    }
+  }
+
+  function tellScript(sha256: string): boolean {
+    const last = scriptsTold.get(sha256)
+    if (last !== undefined && options.clock() - last < SCRIPT_TOLD_MS) return false
+    scriptsTold.set(sha256, options.clock())
+    return true
+  }
+
+  function activityEvent(record: ActivityRecord, into: Observation[]): void {
+    if (record.process !== null && options.ownPids.has(record.process.pid)) return
+    const fidelity = createFidelity()
+    const described = describeActivity(record, {
+      fidelity,
+      target: targetFields,
+      tellScript,
+      readSetting: options.readSetting,
+    })
+    if (described === null) return
+    const entry = record.process === null ? null : findReferenced(record.process)
+    if (entry) announce(entry, into)
+    const actor =
+      entry !== null
+        ? actorOf(entry, options.userName, fidelity)
+        : record.process === null
+          ? {}
+          : unknownActor(record.process)
+    const event = inSchemaOrder(described.action, {
+      '@timestamp': isoTime(record.timestampMs),
+      ...constantsOf(described.action),
+      ...described.fields,
+      ...actor,
+      ...(record.attribution ? { 'cordon.attribution': record.attribution } : {}),
+      ...fidelityFields(fidelity),
+    }) as CordonEvent
+    into.push({ event, content: null })
+    if (record.kind === 'process-access' && options.ownPids.has(record.target.pid)) {
+      const reason = `the agent's process ${record.target.pid} was reached into: ${record.operation}`
+      into.push({ event: tamperEvent(record.timestampMs, reason, actor), content: null })
+    }
+  }
+
+  /** Files of the agent that somebody else changed. The agent's own changes are left out. */
+  function ownFileEvent(record: FileRecord, path: string, into: Observation[]): void {
+    if (record.pid === null || options.ownPids.has(record.pid)) return
+    const entry = table.find(record.pid)
+    if (entry) announce(entry, into)
+    const fidelity = createFidelity()
+    const actor = entry ? actorOf(entry, options.userName, fidelity) : { 'process.pid': record.pid }
+    const reason = `a file of the agent's was touched (${record.action}): ${path}`
+    into.push({
+      event: tamperEvent(record.timestampMs, reason.slice(0, TEXT_CHARACTERS_MAX), actor),
+      content: null,
+    })
   }
 
   function one(record: SensorRecord, into: Observation[]): void {
@@ -229,6 +273,9 @@ export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
         // Temporary folders that went before their events were read; `status` counts them as lost.
         if (record.source === 'fanotify:folder-gone') return
         into.push({ event: lossEvent(record), content: null })
+        return
+      default:
+        activityEvent(record, into)
     }
   }
 
@@ -254,85 +301,6 @@ export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
   }
 }
 
-function fileEventOf(
-  record: FileRecord,
-  shared: Pick<EventOf<'file-created'>, '@timestamp' | 'event.kind' | 'event.category'>,
-  rest: Omit<EventOf<'file-created'>, keyof typeof shared | 'event.type' | 'event.action'>,
-  fidelity: Fidelity,
-): CordonEvent {
-  switch (record.action) {
-    case 'creation':
-      return {
-        ...shared,
-        'event.type': 'creation',
-        'event.action': 'file-created',
-        ...rest,
-        ...fidelityFields(fidelity),
-      }
-    case 'modification':
-      return {
-        ...shared,
-        'event.type': 'change',
-        'event.action': 'file-modified',
-        ...rest,
-        ...fidelityFields(fidelity),
-      }
-    case 'deletion':
-      return {
-        ...shared,
-        'event.type': 'deletion',
-        'event.action': 'file-deleted',
-        ...rest,
-        ...fidelityFields(fidelity),
-      }
-    case 'rename': {
-      const previous =
-        record.previousPath === null
-          ? {}
-          : { 'cordon.file.previous_path': text('cordon.file.previous_path', record.previousPath, fidelity) }
-      return {
-        ...shared,
-        'event.type': 'change',
-        'event.action': 'file-renamed',
-        ...rest,
-        ...previous,
-        ...fidelityFields(fidelity),
-      }
-    }
-  }
-}
-
-/** What a sensor lost before it could become events: counted, never silent. */
-function lossEvent(record: LossRecord): EventOf<'gap'> {
-  const time = isoTime(record.timestampMs)
-  return {
-    '@timestamp': time,
-    'event.kind': 'event',
-    'event.category': 'host',
-    'event.type': 'info',
-    'event.action': 'gap',
-    'cordon.gap.class': record.source.startsWith('file') || record.source.startsWith('fanotify') ? 3 : 2,
-    'cordon.gap.count': record.count,
-    'cordon.gap.bytes': null,
-    'cordon.gap.started': time,
-    'cordon.gap.ended': time,
-    'event.reason': `${record.source} lost observations`,
-  }
-}
-
-function sessionLeader(entry: TrackedProcess): TrackedProcess | null {
-  if (entry.key.pid === entry.sessionId) return entry
-  return ancestorsOf(entry).find((ancestor) => ancestor.key.pid === entry.sessionId) ?? null
-}
-
-function baseName(path: string): string {
-  return path.slice(path.lastIndexOf('/') + 1).slice(0, 256)
-}
-
 function isBelow(path: string, folder: string): boolean {
   return path.startsWith(folder) && (path.length === folder.length || path[folder.length] === '/')
-}
-
-function isoTime(timestampMs: number): string {
-  return new Date(timestampMs).toISOString()
 }

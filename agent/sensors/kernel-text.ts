@@ -27,10 +27,7 @@ export function commandLine(
     keepBytes('process.command_line', joinBytes(parts), fidelity)
   }
   const cut = line.length > COMMAND_LINE_CHARACTERS_MAX
-  if (cut || partsTruncated) {
-    fidelity.truncated ??= []
-    fidelity.truncated.push('process.command_line')
-  }
+  if (cut || partsTruncated) markTruncated('process.command_line', fidelity)
   return cut ? line.slice(0, COMMAND_LINE_CHARACTERS_MAX) : line
 }
 
@@ -47,9 +44,14 @@ export function text(field: string, value: KernelText, fidelity: Fidelity): stri
   const readable = lossy(value)
   if (typeof value !== 'string') keepBytes(field, value, fidelity)
   if (readable.length <= PATH_CHARACTERS_MAX) return readable
+  markTruncated(field, fidelity)
+  return readable.slice(0, PATH_CHARACTERS_MAX)
+}
+
+/** The value of the field is not whole. */
+export function markTruncated(field: string, fidelity: Fidelity): void {
   fidelity.truncated ??= []
   fidelity.truncated.push(field)
-  return readable.slice(0, PATH_CHARACTERS_MAX)
 }
 
 /** Bytes kept beside a lossy text: base64 of 18,000 bytes fits the schema's bound. */

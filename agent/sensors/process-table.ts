@@ -3,7 +3,16 @@
  * process is its pid and start time; entries outlive their exit for a while, because file events arrive late.
  */
 import type { ProcessSnapshot } from '../platform/linux/proc.ts'
-import type { ExecRecord, ExitRecord, FileIdentity, ForkRecord, KernelText, ProcessKey } from './records.ts'
+import { type Container, createContainerFinder } from './container-of-cgroup.ts'
+import type {
+  ExecCircumstances,
+  ExecRecord,
+  ExitRecord,
+  FileIdentity,
+  ForkRecord,
+  KernelText,
+  ProcessKey,
+} from './records.ts'
 
 export interface TrackedProcess {
   readonly key: ProcessKey
@@ -21,6 +30,9 @@ export interface TrackedProcess {
   groupId: number
   sessionId: number
   file: FileIdentity | null
+  container: Container | null
+  /** Of the program that runs; null when the layer does not tell, or the program ran before. */
+  circumstances: ExecCircumstances | null
   /** True once an event about it was made: others may refer to it. */
   announced: boolean
   exitedMs: number | null
@@ -47,6 +59,8 @@ export interface ProcessTable {
   find(pid: number): TrackedProcess | null
   findExact(key: ProcessKey): TrackedProcess | null
   findEntity(entityId: string): TrackedProcess | null
+  /** Names a process for good, known or not. */
+  entityId(key: ProcessKey): string
   /**
    * Running processes that descend from `root`, in no order, at most DESCENDANTS_MAX: also those that /proc no
    * longer shows below it, because a parent between exited. Ancestry is followed as far as it is kept.
@@ -72,6 +86,7 @@ export function createProcessTable(options: ProcessTableOptions): ProcessTable {
   const exited: TrackedProcess[] = []
   let exitedHead = 0
 
+  const containerOf = createContainerFinder()
   const entityId = (key: ProcessKey) => `${prefix}${key.pid}.${key.startTicks}`
 
   function put(entry: TrackedProcess): TrackedProcess {
@@ -104,6 +119,8 @@ export function createProcessTable(options: ProcessTableOptions): ProcessTable {
       groupId: snapshot.groupId,
       sessionId: snapshot.sessionId,
       file: snapshot.file,
+      container: containerOf(snapshot.cgroup),
+      circumstances: null,
       announced: false,
       exitedMs: null,
     })
@@ -141,6 +158,8 @@ export function createProcessTable(options: ProcessTableOptions): ProcessTable {
       groupId: parent?.groupId ?? 0,
       sessionId: parent?.sessionId ?? 0,
       file: parent?.file ?? null,
+      container: parent?.container ?? null,
+      circumstances: parent?.circumstances ?? null,
       announced: false,
       exitedMs: null,
     }
@@ -168,6 +187,8 @@ export function createProcessTable(options: ProcessTableOptions): ProcessTable {
       entry.groupId = record.groupId
       entry.sessionId = record.sessionId
       entry.file = record.file
+      entry.circumstances = record.circumstances ?? null
+      if (record.circumstances) entry.container = containerOf(record.circumstances.cgroup)
       return entry
     },
     exit(record) {
@@ -179,6 +200,7 @@ export function createProcessTable(options: ProcessTableOptions): ProcessTable {
     },
     find: (pid) => find(pid),
     findExact,
+    entityId,
     findEntity(entity) {
       if (!entity.startsWith(prefix)) return null
       const [pid, startTicks] = entity.slice(prefix.length).split('.').map(Number)

@@ -14,7 +14,10 @@ import type { ProcessKey } from './records.ts'
 export interface SelectOptions {
   readonly settings: { readonly sensors: 'auto' | 'polling'; readonly watchPaths: readonly string[] }
   readonly native: NativeLoad
-  readonly platform: Pick<Platform, 'readProcess' | 'findHolders'>
+  readonly platform: Pick<
+    Platform,
+    'readProcess' | 'findHolders' | 'translatePid' | 'readHostNamespaces' | 'findUnifiedCgroup'
+  >
   /** The agent's own processes, left out; it may change at any time. */
   readonly ownPids: ReadonlySet<number>
   readonly ownFolders: readonly string[]
@@ -53,7 +56,15 @@ export function selectLayers(options: SelectOptions): SelectedLayers {
       ),
       create() {
         if (!native.ok) throw new Error(native.reason)
-        ebpf = createEbpfSensor({ native: native.native, clock, excluded: [...excluded.values()] })
+        const cgroupPath = platform.findUnifiedCgroup()
+        ebpf = createEbpfSensor({
+          native: native.native,
+          clock,
+          excluded: [...excluded.values()],
+          hostNamespaces: platform.readHostNamespaces(),
+          translatePid: platform.translatePid,
+          ...(cgroupPath === null ? {} : { cgroupPath }),
+        })
         return ebpf
       },
     },

@@ -1,14 +1,9 @@
 import { expect, test } from 'vitest'
 import { detectionDigest } from '../node/detection-digest.ts'
 import { parseEvent } from '../protocol/parse.ts'
-import {
-  buildDetection,
-  type DetectionParts,
-  type Finding,
-  indicatorFinding,
-  inSchemaOrder,
-} from './detection.ts'
+import { buildDetection, type DetectionParts, type Finding, indicatorFinding } from './detection.ts'
 import type { CordonEvent } from './event.ts'
+import { inSchemaOrder } from './schema-order.ts'
 
 const entity = 'aaaaaaaa.bbbbbbbb.42.1234'
 const exec: CordonEvent = {

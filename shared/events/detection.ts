@@ -5,13 +5,8 @@
 
 import { TEXT_CHARACTERS_MAX } from '../protocol/limits.ts'
 import type { Severity } from './alert-events.ts'
-import {
-  type CordonEvent,
-  type DetectionEvent,
-  EVENT_SCHEMAS,
-  type EventAction,
-  type EventOf,
-} from './event.ts'
+import type { CordonEvent, DetectionEvent } from './event.ts'
+import { inSchemaOrder } from './schema-order.ts'
 
 /** What is known of a process beyond its own event. */
 export interface ProcessContext {
@@ -173,37 +168,6 @@ function cutValues(matched: Readonly<Record<string, string>>): Readonly<Record<s
       .slice(0, MATCHED_MAX)
       .map(([field, value]) => [field, value.slice(0, TEXT_CHARACTERS_MAX)]),
   )
-}
-
-const fieldNames = Object.fromEntries(
-  Object.entries(EVENT_SCHEMAS).map(([action, schema]) => [action, Object.keys(schema.properties)]),
-) as unknown as { readonly [Action in EventAction]: readonly string[] }
-
-/**
- * An event of the schema's fields in the schema's order, out of a record that has at least those the schema
- * requires; other fields, and those that are undefined, are left out. `cordon.bytes` and `cordon.truncated`
- * keep only what they say of fields that are there.
- */
-export function inSchemaOrder<Action extends EventAction>(
-  action: Action,
-  fields: Readonly<Record<string, unknown>>,
-): EventOf<Action> {
-  const event: Record<string, unknown> = {}
-  for (const name of fieldNames[action]) {
-    const value = name === 'cordon.bytes' || name === 'cordon.truncated' ? undefined : fields[name]
-    if (value !== undefined) event[name] = value
-  }
-  const bytes = fields['cordon.bytes']
-  if (typeof bytes === 'object' && bytes !== null) {
-    const kept = Object.entries(bytes).filter(([name]) => Object.hasOwn(event, name))
-    if (kept.length > 0) event['cordon.bytes'] = Object.fromEntries(kept)
-  }
-  const truncated = fields['cordon.truncated']
-  if (Array.isArray(truncated)) {
-    const kept = truncated.filter((name: unknown) => typeof name === 'string' && Object.hasOwn(event, name))
-    if (kept.length > 0) event['cordon.truncated'] = kept
-  }
-  return event as unknown as EventOf<Action>
 }
 
 /** The finding of an indicator that matched a field. */

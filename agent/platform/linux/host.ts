@@ -1,5 +1,5 @@
 /** Facts about the host that name it or its boot. */
-import { readFileSync, readlinkSync } from 'node:fs'
+import { closeSync, constants, openSync, readFileSync, readlinkSync, readSync } from 'node:fs'
 
 /** The kernel's id of this boot (proc(5), random/boot_id). */
 export function readBootId(): string {
@@ -9,6 +9,62 @@ export function readBootId(): string {
 /** The network namespace of this process, such as `net:[4026531840]`. */
 export function readNetworkNamespace(): string {
   return readlinkSync('/proc/self/ns/net')
+}
+
+/**
+ * Inodes of the namespaces of the host's first process, by the names of /proc/PID/ns; where that may not be read,
+ * those of this one, which runs beside it.
+ */
+export function readHostNamespaces(): Readonly<Record<string, number>> {
+  const inodes: Record<string, number> = {}
+  for (const name of ['mnt', 'pid', 'net', 'uts', 'ipc', 'cgroup', 'user', 'time']) {
+    for (const pid of ['1', 'self']) {
+      const inode = namespaceInode(`/proc/${pid}/ns/${name}`)
+      if (inode === null) continue
+      inodes[name] = inode
+      break
+    }
+  }
+  return inodes
+}
+
+function namespaceInode(path: string): number | null {
+  try {
+    return Number(/\[(\d+)\]$/.exec(readlinkSync(path))?.[1])
+  } catch {
+    return null
+  }
+}
+
+const SETTING_BYTES_MAX = 256
+
+/** The beginning of a setting of the kernel (a file below /proc/sys), without the line's end; null: not readable. */
+export function readSetting(path: string): string | null {
+  if (!path.startsWith('/proc/sys/') || path.includes('/../')) return null
+  let descriptor: number
+  try {
+    descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW)
+  } catch {
+    return null
+  }
+  try {
+    const buffer = Buffer.alloc(SETTING_BYTES_MAX)
+    return buffer.toString('utf8', 0, readSync(descriptor, buffer)).trimEnd()
+  } catch {
+    return null
+  } finally {
+    closeSync(descriptor)
+  }
+}
+
+/** Where cgroup v2 is mounted: by itself, or beside v1. Null: nowhere. */
+export function findUnifiedCgroup(mountinfo = readFileSync('/proc/self/mountinfo', 'utf8')): string | null {
+  for (const line of mountinfo.split('\n')) {
+    const fields = line.split(' ')
+    const separator = fields.indexOf('-', 6)
+    if (fields[separator + 1] === 'cgroup2' && fields[3] === '/') return fields[4] ?? null
+  }
+  return null
 }
 
 /** When the host booted, milliseconds since 1970, by its present clock. */

@@ -19,6 +19,8 @@ export interface ProcessSnapshot {
   readonly argumentsTruncated: boolean
   readonly workingDirectory: KernelText | null
   readonly file: FileIdentity | null
+  /** Path in the hierarchy that containers are told apart by: that of cgroup v2, or v1's of process numbers. */
+  readonly cgroup: string
 }
 
 /** Bytes of /proc/PID/cmdline that are read at most. */
@@ -40,6 +42,7 @@ export function readProcess(pid: number): ProcessSnapshot | null {
     argumentsTruncated,
     workingDirectory: readLinkText(`/proc/${pid}/cwd`),
     file: readIdentity(`/proc/${pid}/exe`),
+    cgroup: readCgroup(pid),
   }
 }
 
@@ -105,6 +108,40 @@ function readIdentity(path: string): FileIdentity | null {
     }
   } catch {
     return null
+  }
+}
+
+/** cgroups(7): `0::/path` is version 2; a host that uses version 1 leaves that at the root. */
+function readCgroup(pid: number): string {
+  try {
+    const text = readFileSync(`/proc/${pid}/cgroup`, 'utf8')
+    const unified = /^0::(.*)$/m.exec(text)?.[1] ?? '/'
+    return unified === '/' ? (/^\d+:(?:[^:]*,)?pids(?:,[^:]*)?:(.*)$/m.exec(text)?.[1] ?? '/') : unified
+  } catch {
+    return '/'
+  }
+}
+
+/** The host's pid of the process that `callerPid` sees as `pid` in its pid namespace (proc(5), NSpid). */
+export function translatePid(callerPid: number, pid: number): number | null {
+  try {
+    const namespace = readlinkSync(`/proc/${callerPid}/ns/pid`)
+    for (const candidate of listPids()) {
+      const status = tryRead(`/proc/${candidate}/status`)
+      const inner = /^NSpid:\t(?:\d+\t)*(\d+)$/m.exec(status)?.[1]
+      if (Number(inner) === pid && readlinkSync(`/proc/${candidate}/ns/pid`) === namespace) return candidate
+    }
+  } catch {
+    // The caller, or whom it named, is gone.
+  }
+  return null
+}
+
+function tryRead(path: string): string {
+  try {
+    return readFileSync(path, 'latin1')
+  } catch {
+    return ''
   }
 }
 

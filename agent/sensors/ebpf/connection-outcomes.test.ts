@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
+import { addressText } from '../address-text.ts'
 import type { ConnectRecord } from '../records.ts'
-import { addressText } from './address-text.ts'
 import { type ConnectionObservation, createConnectionOutcomes } from './connection-outcomes.ts'
 
 function observation(socket: number, changes: Partial<ConnectionObservation> = {}): ConnectionObservation {

@@ -2,8 +2,9 @@
  * Makes one record of each outbound connection. The kernel tells the attempt in the process that connects and the
  * outcome whenever the network knows it; in between the connection waits here, for a bounded time and number.
  */
+
+import { addressText } from '../address-text.ts'
 import type { ConnectRecord, ProcessKey } from '../records.ts'
-import { addressText } from './address-text.ts'
 
 /** One step of a connection, as the kernel programs tell it. */
 export interface ConnectionObservation {

@@ -1,4 +1,6 @@
 /** Takes apart `struct flow_record` (`agent/native/bpf/records.h`): accepts, closes, datagrams, listeners and DNS. */
+
+import { addressText } from '../address-text.ts'
 import type {
   AcceptRecord,
   CloseRecord,
@@ -7,7 +9,6 @@ import type {
   ListenRecord,
   ProcessReference,
 } from '../records.ts'
-import { addressText } from './address-text.ts'
 import { processKey, timestampMs, word64 } from './record-reader.ts'
 
 type FlowRecord = AcceptRecord | CloseRecord | DatagramRecord | ListenRecord | DnsRecord
