@@ -78,7 +78,6 @@ enum counter_slot {
 	COUNTER_ACTIVITY_DROPPED = 9,
 	/* Beyond what one process is told of making its memory executable. */
 	COUNTER_MEMORY_LEFT_OUT = 40,
-	COUNTER_SCRIPT_LEFT_OUT = 41,
 	COUNTER_SLOTS = 48,
 };
 

@@ -149,8 +149,9 @@ static __noinline int tell_script(struct task_struct *task, __u32 descriptor, __
 
 	if (!reader)
 		return 0;
+	/* What is not looked at any more costs nothing from here on. */
 	if (reader->bytes_left == 0) {
-		count(COUNTER_SCRIPT_LEFT_OUT);
+		bpf_map_delete_elem(&interpreters, &pid);
 		return 0;
 	}
 	struct file *file = file_of(task, descriptor);

@@ -38,7 +38,6 @@ const slots: ReadonlyMap<number, readonly [what: string, action: string]> = new 
   [activitySlot + 20, ['signal', 'tamper']],
   [activitySlot + 21, ['logon', 'logon']],
   [40, ['executable memory beyond the first 64 of a process', 'memory-executable']],
-  [41, ['script beyond the first 64 KiB of a process', 'script']],
 ])
 
 /** Tells how much the counters grew, at most once a second. */
