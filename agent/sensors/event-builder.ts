@@ -20,9 +20,11 @@ import type {
   ExitRecord,
   FileIdentity,
   FileRecord,
+  LibraryRecord,
   ProcessReference,
   SensorRecord,
 } from './records.ts'
+import { createRepeatedLoads } from './repeated-loads.ts'
 
 export interface EventBuilderOptions {
   readonly table: ProcessTable
@@ -52,6 +54,10 @@ const SCRIPT_TOLD_MS = 3_600_000
 export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
   const { table } = options
   const scriptsTold = createLru<number>(SCRIPTS_REMEMBERED_MAX)
+  let loadsForgotten = 0
+  const loads = createRepeatedLoads(options.clock, (untold) => {
+    loadsForgotten += untold
+  })
 
   function announce(entry: TrackedProcess, into: Observation[]): void {
     if (entry.announced) return
@@ -205,6 +211,12 @@ export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
     return true
   }
 
+  /** Null: not told now. A program without a path is told each time. */
+  function repeatedLoad(record: LibraryRecord, entry: TrackedProcess | null): number | null {
+    if (entry?.executable == null) return 0
+    return loads.tell(lossy(entry.executable), `${record.device}:${record.inode}`)
+  }
+
   function activityEvent(record: ActivityRecord, into: Observation[]): void {
     if (record.process !== null && options.ownPids.has(record.process.pid)) return
     const fidelity = createFidelity()
@@ -216,6 +228,8 @@ export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
     })
     if (described === null) return
     const entry = record.process === null ? null : findReferenced(record.process)
+    const repeated = record.kind === 'library' ? repeatedLoad(record, entry) : 0
+    if (repeated === null) return
     if (entry) announce(entry, into)
     const actor =
       entry !== null
@@ -227,6 +241,7 @@ export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
       '@timestamp': isoTime(record.timestampMs),
       ...constantsOf(described.action),
       ...described.fields,
+      ...(repeated > 0 ? { 'cordon.repeated': repeated } : {}),
       ...actor,
       ...(record.attribution ? { 'cordon.attribution': record.attribution } : {}),
       ...fidelityFields(fidelity),
@@ -283,6 +298,14 @@ export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
     build(records) {
       const observations: Observation[] = []
       for (const record of records) one(record, observations)
+      if (loadsForgotten > 0) {
+        const actions = { 'library-loaded': loadsForgotten }
+        one(
+          { kind: 'loss', timestampMs: options.clock(), source: 'repeats', count: loadsForgotten, actions },
+          observations,
+        )
+        loadsForgotten = 0
+      }
       table.sweep()
       return observations
     },

@@ -24,12 +24,22 @@ export function textOf({ event }: EventRow, name: string): string | undefined {
   return typeof value === 'string' ? value : typeof value === 'number' ? String(value) : undefined
 }
 
+const SCRIPT_CHARACTERS_SHOWN = 80
+
 /** What an event is about, in a few words. */
 function subjectOf(row: EventRow): string {
   const destination = textOf(row, 'destination.ip')
   const parts = [
     textOf(row, 'rule.name'),
-    textOf(row, 'file.path'),
+    textOf(row, 'cordon.operation'),
+    textOf(row, 'user.target.name') ?? textOf(row, 'group.name') ?? textOf(row, 'service.name'),
+    textOf(row, 'dns.question.name') ??
+      textOf(row, 'cordon.module.name') ??
+      textOf(row, 'cordon.bpf.program_name'),
+    textOf(row, 'cordon.target.pid') && `pid ${textOf(row, 'cordon.target.pid')}`,
+    textOf(row, 'cordon.script.content')?.slice(0, SCRIPT_CHARACTERS_SHOWN),
+    textOf(row, 'file.path') ?? textOf(row, 'file.name'),
+    textOf(row, 'server.ip') && `${textOf(row, 'server.ip')}:${textOf(row, 'server.port') ?? '?'}`,
     destination && `${destination}:${textOf(row, 'destination.port') ?? '?'}`,
     textOf(row, 'process.command_line') ?? textOf(row, 'process.executable'),
     textOf(row, 'cordon.command.state'),

@@ -2,7 +2,7 @@
  * An incident's timeline: what was detected, what the suspects did around it, what was done about it, what
  * people wrote, and the times in which a host could not see. Bounded whatever the events hold.
  */
-import type { CordonEvent, EventAction, EventOf } from '../../shared/events/event.ts'
+import type { CordonEvent, EventOf } from '../../shared/events/event.ts'
 import { pidOf } from '../correlate/finding.ts'
 import { clipped, severityOfRank } from '../correlate/words.ts'
 import type { DetectionRow } from '../state/detections-table.ts'
@@ -11,6 +11,7 @@ import type { State } from '../state/state.ts'
 import { timestamp } from '../state/timestamp.ts'
 import type { EventQuery, EventStore, StoredEvent } from '../store/event-store.ts'
 import { actionEntries } from './action-entries.ts'
+import { activityInWords, TOLD_ACTIONS } from './activity-words.ts'
 import type { TimelineEntry } from './incident.ts'
 
 const ENTRIES_MAX = 2_000
@@ -116,7 +117,7 @@ async function suspectEntries(
     for (const { event, cursor } of found) {
       const entityId = 'process.entity_id' in event ? (event['process.entity_id'] ?? '') : ''
       const count = counts.get(entityId) ?? 0
-      const told = activityOf(event)
+      const told = activityInWords(event)
       if (told === undefined || count >= EVENTS_PER_SUSPECT_MAX) continue
       counts.set(entityId, count + 1)
       const summary = clipped(told.summary, SUMMARY_CHARACTERS_MAX)
@@ -181,60 +182,6 @@ async function read(
   }
 }
 
-/** What suspects did that is told. */
-const TOLD_ACTIONS: readonly EventAction[] = [
-  'exec',
-  'process-info',
-  'exit',
-  'connection',
-  'file-created',
-  'file-modified',
-  'file-deleted',
-  'file-renamed',
-  'file-examined',
-]
-
-const FILE_WORDS: { readonly [Action in EventAction]?: string } = {
-  'file-created': 'created',
-  'file-modified': 'wrote',
-  'file-deleted': 'deleted',
-  'file-renamed': 'renamed to',
-  'file-examined': 'touched',
-}
-
-function activityOf(
-  event: CordonEvent,
-): { readonly kind: 'process' | 'file' | 'network'; readonly summary: string } | undefined {
-  switch (event['event.action']) {
-    case 'exec':
-    case 'process-info': {
-      const what = event['process.command_line'] ?? event['process.executable'] ?? 'a process'
-      return { kind: 'process', summary: `pid ${event['process.pid'] ?? '?'} ran ${what}` }
-    }
-    case 'exit': {
-      const signal = event['cordon.process.signal']
-      const how = signal === undefined ? `code ${event['process.exit_code'] ?? '?'}` : `signal ${signal}`
-      return { kind: 'process', summary: `pid ${event['process.pid']} ended with ${how}` }
-    }
-    case 'connection':
-      return {
-        kind: 'network',
-        summary: `${event['process.name'] ?? 'a process'} connected to ${event['destination.ip']} port ${event['destination.port']} (${event['event.outcome']})`,
-      }
-    case 'file-created':
-    case 'file-modified':
-    case 'file-deleted':
-    case 'file-renamed':
-    case 'file-examined':
-      return {
-        kind: 'file',
-        summary: `${event['process.name'] ?? 'a process'} ${FILE_WORDS[event['event.action']]} ${event['file.path']}`,
-      }
-    default:
-      return undefined
-  }
-}
-
 function agentNews(
   event: CordonEvent,
 ): (Pick<TimelineEntry, 'at' | 'summary' | 'until'> & { readonly kind: 'blind' | 'agent' }) | undefined {
@@ -268,6 +215,11 @@ function agentNews(
 
 function gapInWords(event: EventOf<'gap'>): string {
   const count = event['cordon.gap.count']
+  const who = event['process.pid']
+  if (count !== null && who !== undefined) {
+    const whose = `${count} events of ${event['process.name'] ?? 'a process'} (pid ${who}) are left out`
+    return clipped(`${whose}: ${event['event.reason']}.`, SUMMARY_CHARACTERS_MAX)
+  }
   const lost =
     count === null
       ? 'events that nobody could count'

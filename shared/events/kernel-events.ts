@@ -1,13 +1,16 @@
 /** Code that is loaded, into processes and into the kernel, and what is mounted. */
 import Type from 'typebox'
 import { oneOf } from '../protocol/one-of.ts'
-import { byActor, fileFacts, outcome, Path, Text } from './fields.ts'
+import { byActor, Count, fileFacts, outcome, Path, Text } from './fields.ts'
 
+/** Told once an hour for each program and library. */
 export const LibraryLoaded = byActor('library', 'start', 'library-loaded', {
   'file.path': fileFacts['file.path'],
   'file.name': fileFacts['file.name'],
   'file.inode': fileFacts['file.inode'],
   'file.device': fileFacts['file.device'],
+  /** How often processes of the same program loaded it since it was told last. */
+  'cordon.repeated': Type.Optional(Count),
 })
 
 const module = {

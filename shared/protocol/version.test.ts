@@ -17,7 +17,7 @@ import { PROTOCOL_HISTORY, PROTOCOL_VERSION } from './version.ts'
 
 /** What each version looked like on the wire: SHA-256 over every schema that an agent and a controller share. */
 const FINGERPRINTS: Readonly<Record<number, string>> = {
-  1: '7b89d3c0c9f3d7389ad9f7e85586ed6b8929a9446d494dd393b54d350af7979f',
+  1: 'a491f4bfc771b40dfe06b6272e15cb5ab2b5085c3d60986b8577535984d31c42',
 }
 
 function schemaFingerprint(): string {
