@@ -1,5 +1,6 @@
 /** What tests and benches of the native layer share: the addon, built when it must be, and small C programs. */
 import { execFileSync } from 'node:child_process'
+import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { buildNative } from '../../../scripts/build-native.ts'
 import { loadNative, type NativeAddon } from '../addon.ts'
@@ -32,5 +33,18 @@ export function compileGenerateExec(folder: string): string {
 export function compileReceiveDatagrams(folder: string): string {
   const output = join(folder, 'receive-datagrams')
   execFileSync('gcc', ['-O2', '-o', output, join(import.meta.dirname, 'receive-datagrams.c')])
+  return output
+}
+
+/**
+ * Compiles `make-activity/` into `folder` and returns the program's path. Not position-independent, and without the
+ * C library's files: 32-bit calls reach its memory, and it runs in any root.
+ */
+export function compileMakeActivity(folder: string): string {
+  const output = join(folder, 'make-activity')
+  const source = join(import.meta.dirname, 'make-activity')
+  const sources = readdirSync(source).filter((name) => name.endsWith('.c'))
+  const flags = ['-O2', '-static', '-no-pie', '-pthread']
+  execFileSync('gcc', [...flags, '-o', output, ...sources.map((name) => join(source, name))])
   return output
 }
