@@ -134,6 +134,7 @@ export async function runAgent(
       scanBytesMax: settings.scanBytesMax,
       fileTimeoutMs: settings.scanTimeoutMs,
       residentBytesMax: settings.scannerMemoryBytesMax,
+      cpuShare: settings.scanCpuShare,
     },
   })
   let userNames = platform.readUserNames()
@@ -361,6 +362,7 @@ export async function runAgent(
         engine: scannerStatus.engine,
         isolation: scannerStatus.isolation,
         ruleProblems: scannerStatus.ruleProblems,
+        budget: scannerStatus.budget,
         ...scannerCounts(),
       },
       connection: describeConnection(gatewayUrl, uplink.state()),

@@ -44,6 +44,7 @@ export function describeStatus(answer: unknown): string {
       'scanner',
       `${report.scanner.state}, ${report.scanner.engine}; ${report.scanner.scanned} scanned, ${report.scanner.skipped} skipped, ${report.scanner.queued} queued, ${report.scanner.restarts} restarts`,
     ],
+    ['scanner budget', describeBudget(report.scanner.budget)],
     ['scanner cage', report.scanner.isolation.join(', ') || 'none'],
     ...report.scanner.ruleProblems.map((problem): [string, string] => ['rule problem', problem]),
     ['isolation', describeIsolation(report.networkIsolation)],
@@ -51,6 +52,16 @@ export function describeStatus(answer: unknown): string {
     ['memory', megabytes(report.residentBytes)],
   ]
   return rows.map(([name, value]) => `${name.padEnd(14)} ${value}`).join('\n')
+}
+
+function describeBudget({
+  share,
+  usedLastMinuteMs,
+  oldestWaitMs,
+}: StatusReport['scanner']['budget']): string {
+  const seconds = (milliseconds: number) => `${(milliseconds / 1_000).toFixed(1)} s`
+  const waits = oldestWaitMs === 0 ? 'nothing waits' : `the oldest file waits ${seconds(oldestWaitMs)}`
+  return `${Math.round(share * 100)}% of one core; ${seconds(usedLastMinuteMs)} used in the last minute; ${waits}`
 }
 
 function describeIsolation(isolation: StatusReport['networkIsolation']): string {

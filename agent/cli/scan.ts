@@ -46,6 +46,8 @@ export async function scanOnDemand(options: ScanOnDemandOptions): Promise<number
     ownFolders: [],
     logger: options.logger,
     clock: Date.now,
+    // A person waits for it.
+    limits: { cpuShare: 1 },
   })
   const detection = createDetection({
     agentId: '0'.repeat(32),

@@ -68,6 +68,15 @@ export const AGENT_SETTINGS = {
     fallback: 10_000,
     summary: 'Time for one file, after which the scanner is restarted and the file told as skipped.',
   },
+  scanCpuShare: {
+    type: 'number',
+    minimum: 0.01,
+    maximum: 1,
+    environment: 'CORDON_AGENT_SCAN_CPU_SHARE',
+    fallback: 0.25,
+    summary:
+      'What the scanner may take of one core on average; files wait for it, and a minute’s worth may be used at once.',
+  },
   scannerMemoryBytesMax: {
     type: 'number',
     minimum: 64 * 1024 ** 2,

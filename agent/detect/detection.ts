@@ -16,10 +16,12 @@ import type { CordonEvent, EventOf } from '../../shared/events/event.ts'
 import { inSchemaOrder } from '../../shared/events/schema-order.ts'
 import type { IndicatorMatcher, Match } from '../../shared/ioc/matcher.ts'
 import { detectionDigest } from '../../shared/node/detection-digest.ts'
+import type { ContentFacts } from './content-cache.ts'
 import { fileFactsOf } from './file-facts.ts'
 import { createLru } from './lru.ts'
 import type { Content, Observation } from './observation.ts'
-import type { ContentFacts, Scanner, ScanOutcome } from './scanner.ts'
+import type { ScanOutcome } from './scan-outcome.ts'
+import type { Scanner } from './scanner.ts'
 import type { RuleHit } from './yara-engine.ts'
 
 export interface DetectionOptions {

@@ -2,8 +2,8 @@
 import type { FileFacts } from '../../shared/events/detection.ts'
 import { createFidelity, fidelityFields, text } from '../sensors/kernel-text.ts'
 import type { FileIdentity, KernelText } from '../sensors/records.ts'
+import type { ContentFacts } from './content-cache.ts'
 import type { OpenedIdentity } from './open-target.ts'
-import type { ContentFacts } from './scanner.ts'
 
 /** `identity` and `content`: null where they are not known. */
 export function fileFactsOf(
@@ -34,6 +34,16 @@ export function fileFactsOf(
           'file.hash.sha1': hashes.sha1,
           'file.hash.md5': hashes.md5,
         }),
+    ...(content === null ? {} : shapeOf(content)),
     ...fidelityFields(fidelity),
+  }
+}
+
+function shapeOf(content: ContentFacts): FileFacts {
+  return {
+    ...(content.tlsh === null ? {} : { 'file.hash.tlsh': content.tlsh }),
+    'file.mime_type': content.mimeType,
+    ...(content.entropy === null ? {} : { 'cordon.file.entropy': content.entropy }),
+    'cordon.file.header': content.header,
   }
 }

@@ -8,7 +8,8 @@ import type { KernelText } from '../sensors/records.ts'
 import type { Detection } from './detection.ts'
 import { fileFactsOf } from './file-facts.ts'
 import type { SkipReason } from './open-target.ts'
-import type { Scanner, ScanOutcome } from './scanner.ts'
+import type { ScanOutcome } from './scan-outcome.ts'
+import type { Scanner } from './scanner.ts'
 
 export interface ScanPathOptions {
   readonly scanner: Scanner

@@ -14,7 +14,8 @@ function queueOf(
   ...jobs: readonly (readonly [path: string, restsUntilMs: number, why?: ScanTarget['why']])[]
 ) {
   const queue = createScanQueue(3)
-  for (const [path, restsUntilMs, why] of jobs) queue.add(path, target(path, why), listener, restsUntilMs)
+  for (const [path, restsUntilMs, why] of jobs)
+    queue.add(path, target(path, why), listener, { nowMs: 0, restsUntilMs })
   return queue
 }
 
@@ -45,6 +46,26 @@ test('a file that is written again while it rests waits once, for all who want t
 
 test('resting files have a bound of their own and cannot push out new ones', () => {
   const queue = queueOf(['new', 0], ['a', 1], ['b', 1], ['c', 1])
-  expect(queue.add('d', target('d'), listener, 1).map((job) => job.key)).toEqual(['a'])
+  expect(queue.add('d', target('d'), listener, { nowMs: 0, restsUntilMs: 1 }).map((job) => job.key)).toEqual([
+    'a',
+  ])
   expect(queue.take(0)?.key).toBe('new')
+})
+
+test('programs that are run come before files that were written earlier, and that one waits is told', () => {
+  const queue = queueOf(['new', 0], ['program', 0, 'executed'])
+  expect(queue.hasExecuted).toBe(true)
+  expect(queue.take(0)?.key).toBe('program')
+  expect(queue.hasExecuted).toBe(false)
+  expect(queue.take(0)?.key).toBe('new')
+})
+
+test('how long the oldest waits counts from when it may be taken', () => {
+  const queue = queueOf(['log', 500])
+  expect(queue.oldestWaitMs(400)).toBe(0)
+  expect(queue.oldestWaitMs(700)).toBe(200)
+  queue.add('new', target('new'), listener, { nowMs: 300, restsUntilMs: 0 })
+  expect(queue.oldestWaitMs(700)).toBe(400)
+  expect(queue.takeAll()).toHaveLength(2)
+  expect(queue.oldestWaitMs(700)).toBe(0)
 })

@@ -45,6 +45,13 @@ const Reply = Type.Union([
         Type.Object({ sha256: hex(64), sha1: hex(40), md5: hex(32) }, { additionalProperties: false }),
         Type.Null(),
       ]),
+      /** Null: the content is too short, too long or too uniform for one. */
+      tlsh: Type.Union([Type.String({ pattern: '^T1[0-9A-F]{70}$' }), Type.Null()]),
+      /** Bits per byte; null: the file was too large to read to its end. */
+      entropy: Type.Union([Type.Number({ minimum: 0, maximum: 8 }), Type.Null()]),
+      /** The first bytes. */
+      header: Type.String({ pattern: '^(?:[0-9a-f]{2}){0,32}$' }),
+      mimeType: Type.String({ pattern: '^[a-z]{1,16}/[a-z0-9.+-]{1,47}$' }),
       /** Bytes that the rules saw. */
       scannedBytes: Count,
       /** Null: the rules ran to their end. */

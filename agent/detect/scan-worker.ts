@@ -1,11 +1,12 @@
 /**
  * The scanner child: a process of its own that reads hostile files, so that whatever they break is not the
- * agent. It takes one open file after the other, hashes it, runs the rules over it and answers. It is
+ * agent. It takes one open file after the other, examines it and answers. It is
  * synchronous on purpose: nothing runs beside the file at hand, and a hang is ended from outside.
  */
-import { createHash, hash } from 'node:crypto'
-import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs'
 import type { NativeAddon } from '../native/addon.ts'
+import { createExaminer, errorCodeOf } from './examine-content.ts'
 import {
   DESCRIPTOR_SOCKET_FD,
   encodeFrame,
@@ -14,8 +15,8 @@ import {
   type ScanSetup,
   SETUP_BYTES_MAX,
 } from './scan-protocol.ts'
-import type { ExaminedReply, ScanReply } from './scan-reply.ts'
-import { createYaraEngine, type YaraAddon, type YaraEngine } from './yara-engine.ts'
+import type { ScanReply } from './scan-reply.ts'
+import { createYaraEngine, type YaraAddon } from './yara-engine.ts'
 
 export interface ScanWorkerParts {
   /** Null: there is no YARA-X for this machine. */
@@ -29,8 +30,6 @@ const STDOUT = 1
 /** `nobody` and `nogroup` of Debian; what matters is that they own nothing. */
 const UNPRIVILEGED_ID = 65_534
 const OPEN_FILES_MAX = 64
-/** Files up to this size share one buffer; larger ones another, which grows to hold the largest. */
-const SHARED_BUFFER_BYTES = 1024 ** 2
 
 /** Runs until the agent closes its end. Returns the exit status. */
 export function runScanWorker(parts: ScanWorkerParts): number {
@@ -112,93 +111,9 @@ function fileFromParent(parentPid: number): () => NextFile {
       const fd = openSync(`/proc/${parentPid}/fd/${request.fd}`, constants.O_RDONLY | constants.O_NONBLOCK)
       return { id: request.id, fd, code: '' }
     } catch (error) {
-      return { id: request.id, fd: -1, code: codeOf(error) }
+      return { id: request.id, fd: -1, code: errorCodeOf(error) }
     }
   }
-}
-
-function createExaminer(engine: YaraEngine | null, setup: ScanSetup): (id: number, fd: number) => ScanReply {
-  const shared = Buffer.allocUnsafeSlow(SHARED_BUFFER_BYTES)
-  let large = shared
-
-  /** One buffer for each file would wait for the garbage collector, which sees a few bytes of each. */
-  function bufferFor(bytes: number): Buffer {
-    if (bytes <= shared.length) return shared
-    if (bytes > large.length) {
-      large = Buffer.allocUnsafeSlow(Math.min(setup.scanBytesMax, 2 ** Math.ceil(Math.log2(bytes))))
-    }
-    return large
-  }
-
-  function scan(data: Buffer): Pick<ExaminedReply, 'scanProblem' | 'hits'> {
-    if (engine === null) return { scanProblem: 'no-engine', hits: [] }
-    try {
-      return { scanProblem: null, hits: engine.scan(data) as ExaminedReply['hits'] }
-    } catch (error) {
-      const isTimeout = error instanceof Error && error.message.includes('timed out')
-      return { scanProblem: isTimeout ? 'timeout' : 'failed', hits: [] }
-    }
-  }
-
-  return (id, fd) => {
-    try {
-      const sizeBytes = fstatSync(fd).size
-      const headBytes = Math.min(sizeBytes, setup.scanBytesMax)
-      const target = bufferFor(headBytes)
-      const head = target.subarray(0, readFully(fd, target.subarray(0, headBytes), 0))
-      const { scanProblem, hits } = scan(head)
-      const hashes = sizeBytes > setup.hashBytesMax ? null : hashFile(fd, head, sizeBytes, shared)
-      const after = fstatSync(fd, { bigint: true })
-      return {
-        kind: 'examined',
-        id,
-        sizeBytes: Number(after.size),
-        changedNs: String(after.ctimeNs),
-        hashes,
-        scannedBytes: head.length,
-        scanProblem,
-        hits,
-      }
-    } catch (error) {
-      return { kind: 'unreadable', id, code: codeOf(error) }
-    }
-  }
-}
-
-/** Hashes the file's first `sizeBytes`, of which `head` is read already. `buffer` may hold the head. */
-function hashFile(fd: number, head: Buffer, sizeBytes: number, buffer: Buffer) {
-  if (head.length >= sizeBytes) {
-    return {
-      sha256: hash('sha256', head, 'hex'),
-      sha1: hash('sha1', head, 'hex'),
-      md5: hash('md5', head, 'hex'),
-    }
-  }
-  const sha256 = createHash('sha256').update(head)
-  const sha1 = createHash('sha1').update(head)
-  const md5 = createHash('md5').update(head)
-  // A file that grows while it is read must not be read without end.
-  for (let offset = head.length; offset < sizeBytes; ) {
-    const length = readFully(fd, buffer.subarray(0, Math.min(buffer.length, sizeBytes - offset)), offset)
-    if (length === 0) break
-    const part = buffer.subarray(0, length)
-    sha256.update(part)
-    sha1.update(part)
-    md5.update(part)
-    offset += length
-  }
-  return { sha256: sha256.digest('hex'), sha1: sha1.digest('hex'), md5: md5.digest('hex') }
-}
-
-/** Fills the buffer from the offset, short only at the end of the file. */
-function readFully(fd: number, buffer: Buffer, offset: number): number {
-  let length = 0
-  while (length < buffer.length) {
-    const count = readSync(fd, buffer, length, buffer.length - length, offset + length)
-    if (count === 0) break
-    length += count
-  }
-  return length
 }
 
 /** Null at the end of the input. */
@@ -224,9 +139,4 @@ function readInput(buffer: Buffer): number {
 function writeReply(reply: ScanReply): void {
   const frame = encodeFrame(reply)
   for (let offset = 0; offset < frame.length; ) offset += writeSync(STDOUT, frame, offset)
-}
-
-function codeOf(error: unknown): string {
-  const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined
-  return code !== undefined && /^[A-Z0-9_]{1,32}$/.test(code) ? code : 'FAILED'
 }

@@ -30,6 +30,8 @@ export interface ScannerChild {
   /** Resolves when the process is gone, with how it ended. */
   readonly exited: Promise<string>
   isGone(): boolean
+  /** CPU time since this was asked before, in milliseconds; null: it cannot be told. */
+  takeCpuMs(): number | null
   /** Examines the file that is open here as `fd`; one at a time. The caller closes `fd` afterwards. */
   examine(fd: number): Promise<ChildAnswer>
   /** Resolves once the process is gone. */
@@ -58,6 +60,7 @@ export function startScannerChild(options: ScannerChildOptions): ScannerChild {
   let endedBecause: string | null = null
   let isReady = false
   let requestId = 0
+  let cpuTakenMs = 0
   let waiting: { readonly id: number; readonly resolve: (answer: ChildAnswer) => void } | null = null
 
   function end(why: string): void {
@@ -144,6 +147,13 @@ export function startScannerChild(options: ScannerChildOptions): ScannerChild {
     ready: ready.promise,
     exited: exit.promise,
     isGone: () => isGone || endedBecause !== null,
+    takeCpuMs() {
+      const cpuMs = isGone ? null : process_.cpuMs()
+      if (cpuMs === null) return null
+      const takenMs = Math.max(0, cpuMs - cpuTakenMs)
+      cpuTakenMs = cpuMs
+      return takenMs
+    },
     async examine(fd) {
       if (isGone) return { kind: 'lost', why: 'it is gone' }
       if (waiting !== null) throw new Error('the scanner child examines one file at a time')

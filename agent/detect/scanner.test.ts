@@ -23,7 +23,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { FileIdentity, KernelText } from '../sensors/records.ts'
 import type { ScanTarget } from './open-target.ts'
-import type { ScanOutcome } from './scanner.ts'
+import type { ScanOutcome } from './scan-outcome.ts'
 import { eicar } from './testing/eicar.ts'
 import { nativeAddon, type RunningScanner, runScanner } from './testing/running-scanner.ts'
 

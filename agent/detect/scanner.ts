@@ -1,7 +1,7 @@
 /**
- * Examines the content of files: hashes and YARA rules, in a child process of its own that is ended and started
- * again when it exceeds its bounds. Results are kept by the identity of the file and by its content, so that a
- * file is read once however often it is run.
+ * Examines the content of files: facts and YARA rules, in a child process of its own that is ended and started
+ * again when it exceeds its bounds. What it takes of the processor has a budget: files wait for it, none is dropped
+ * because of it.
  */
 import { createBackoff } from '../../shared/node/backoff.ts'
 import type { YaraSource } from '../../shared/node/content.ts'
@@ -9,7 +9,8 @@ import type { Logger } from '../../shared/node/logger.ts'
 import { pause } from '../../shared/node/loop.ts'
 import type { ScannerProcess } from '../platform/linux/scanner-process.ts'
 import type { FileIdentity } from '../sensors/records.ts'
-import { createLru } from './lru.ts'
+import { createContentCache, inodeKey } from './content-cache.ts'
+import { createCpuBudget } from './cpu-budget.ts'
 import {
   type OpenedIdentity,
   openTarget,
@@ -18,24 +19,12 @@ import {
   type SkipReason,
 } from './open-target.ts'
 import { createOwnFiles } from './own-files.ts'
+import type { ScanOutcome } from './scan-outcome.ts'
 import { createScanQueue, type OutcomeListener, type ScanJob } from './scan-queue.ts'
-import type { ExaminedReply } from './scan-reply.ts'
 import { type DescriptorPassing, type ScannerChild, startScannerChild } from './scanner-child.ts'
-import type { RuleHit } from './yara-engine.ts'
-
-export interface ContentFacts {
-  /** Null: the file is too large to hash. */
-  readonly hashes: { readonly sha256: string; readonly sha1: string; readonly md5: string } | null
-  readonly hits: readonly RuleHit[]
-  /** Bytes from the start that the rules saw; fewer than the file's size when it is large. */
-  readonly scannedBytes: number
-  /** Null: the rules ran to their end. */
-  readonly scanProblem: ExaminedReply['scanProblem']
-}
-
-export type ScanOutcome =
-  | { readonly kind: 'examined'; readonly facts: ContentFacts; readonly identity: OpenedIdentity }
-  | { readonly kind: 'skipped'; readonly reason: SkipReason; readonly detail: string }
+import { SCANNER_LIMITS, type ScannerLimits } from './scanner-limits.ts'
+import type { ScannerStatus } from './scanner-status.ts'
+import { createWriteRests } from './write-rests.ts'
 
 export interface ScannerOptions {
   readonly sources: readonly YaraSource[]
@@ -53,49 +42,6 @@ export interface ScannerOptions {
   readonly limits?: Partial<ScannerLimits>
 }
 
-interface ScannerLimits {
-  readonly queueMax: number
-  readonly identitiesMax: number
-  readonly scanBytesMax: number
-  readonly hashBytesMax: number
-  readonly fileTimeoutMs: number
-  readonly startTimeoutMs: number
-  /** A child without work for so long is ended; the next file starts another. */
-  readonly idleMs: number
-  readonly residentBytesMax: number
-  readonly restartMinMs: number
-  readonly restartMaxMs: number
-}
-
-const SCANNER_LIMITS: ScannerLimits = {
-  queueMax: 2_048,
-  identitiesMax: 16_384,
-  scanBytesMax: 64 * 1024 ** 2,
-  hashBytesMax: 1024 ** 3,
-  fileTimeoutMs: 10_000,
-  startTimeoutMs: 30_000,
-  idleMs: 20_000,
-  residentBytesMax: 512 * 1024 ** 2,
-  restartMinMs: 200,
-  restartMaxMs: 30_000,
-}
-
-export interface ScannerStatus {
-  /** `resting`: no child, because there is no work; `waiting`: a child was lost, the next starts soon. */
-  readonly state: 'stopped' | 'starting' | 'ready' | 'resting' | 'waiting'
-  readonly pid: number | null
-  /** `yara-x`, or `none`: files are hashed and not scanned. */
-  readonly engine: string
-  readonly isolation: readonly string[]
-  readonly ruleProblems: readonly string[]
-  readonly scanned: number
-  readonly cached: number
-  /** By reason; nothing is skipped in silence. */
-  readonly skipped: Readonly<Record<SkipReason, number>>
-  readonly restarts: number
-  readonly queued: number
-}
-
 export interface Scanner {
   /** Keeps a child running while there is work, and works the queue off until `signal` aborts; then the rest is `stopped`. */
   run(signal: AbortSignal): Promise<void>
@@ -107,38 +53,22 @@ export interface Scanner {
   status(): ScannerStatus
 }
 
-/**
- * A path that was examined more than three times within ten seconds rests twenty times as long as that took, and
- * at least a second: a log or a database that is written without end takes a twentieth of the scanner, and new
- * files do not wait behind it. What it holds in the end is examined all the same.
- */
-const BURST_MAX = 3
-const BURST_MS = 10_000
-const REST_FACTOR = 20
-const REST_MS_MIN = 1_000
-const REST_MS_MAX = 60_000
-const RECENT_PATHS_MAX = 4_096
-/** Longer is as good as without end: `submit` and the end of the child wake earlier. */
-const WAIT_MS_MAX = 2 * REST_MS_MAX
+/** Kept for programs that are run: files that are merely written do not use up the whole budget. */
+const EXECUTED_RESERVE = 0.2
+/** Whoever waits looks again after this at the latest. */
+const WAIT_MS_MAX = 60_000
 /** A child that lived this long is sound: the next restart is quick again. */
 const SOUND_AFTER_MS = 10_000
-
-interface Known {
-  readonly facts: ContentFacts
-  /** Under which it is found; the kernel may name the device by another number than stat(2) does. */
-  readonly told: FileIdentity
-  readonly identity: OpenedIdentity
-}
 
 export function createScanner(options: ScannerOptions): Scanner {
   const limits: ScannerLimits = { ...SCANNER_LIMITS, ...options.limits }
   const { logger, clock } = options
   const queue = createScanQueue(limits.queueMax)
-  /** By path: how often a written file was examined of late, and when it may be again. */
-  const recent = createLru<{ sinceMs: number; count: number; restsUntilMs: number }>(RECENT_PATHS_MAX)
+  const rests = createWriteRests(clock)
+  const budget = createCpuBudget(limits.cpuShare, clock)
+  const reserveMs = EXECUTED_RESERVE * limits.cpuShare * 60_000
   const ownFiles = createOwnFiles(options.ownFolders, clock)
-  const byInode = createLru<Known>(limits.identitiesMax)
-  const byContent = createLru<ContentFacts>(limits.identitiesMax)
+  const contents = createContentCache(limits.identitiesMax)
   const skipped = Object.fromEntries(SKIP_REASONS.map((reason) => [reason, 0])) as Record<SkipReason, number>
   let wake: (() => void) | null = null
   let isStopped = false
@@ -149,16 +79,6 @@ export function createScanner(options: ScannerOptions): Scanner {
   let restarts = 0
   let about = { engine: 'none', isolation: [] as readonly string[], problems: [] as readonly string[] }
 
-  /** An inode has one content at a time, so size and change time are compared, not part of the key. */
-  function knownFile(identity: FileIdentity): Known | undefined {
-    const known = byInode.get(inodeKey(identity))
-    const isSame =
-      known !== undefined &&
-      known.told.sizeBytes === identity.sizeBytes &&
-      known.told.changedNs === identity.changedNs
-    return isSame ? known : undefined
-  }
-
   function deliver(job: ScanJob, outcome: ScanOutcome): void {
     if (outcome.kind === 'skipped') skipped[outcome.reason] += job.listeners.length
     for (const listener of job.listeners) listener(outcome)
@@ -168,30 +88,6 @@ export function createScanner(options: ScannerOptions): Scanner {
     deliver(job, { kind: 'skipped', reason, detail })
   }
 
-  function remember(told: FileIdentity | null, reply: ExaminedReply, identity: OpenedIdentity): ContentFacts {
-    const facts: ContentFacts = {
-      hashes: reply.hashes,
-      hits: reply.hits,
-      scannedBytes: reply.scannedBytes,
-      scanProblem: reply.scanProblem,
-    }
-    // A content that changed while it was read, or was not read to its end, is looked at again next time.
-    const isSteady = reply.sizeBytes === identity.sizeBytes && BigInt(reply.changedNs) === identity.changedNs
-    const isWhole = reply.scanProblem === null || reply.scanProblem === 'no-engine'
-    if (!isSteady || !isWhole) return facts
-    // Files of equal content share one object.
-    const same = reply.hashes === null ? undefined : byContent.get(reply.hashes.sha256)
-    const shared = same ?? facts
-    if (reply.hashes !== null) byContent.set(reply.hashes.sha256, shared)
-    byInode.set(inodeKey(identity), { facts: shared, told: identity, identity })
-    const isUnchanged =
-      told !== null && told.sizeBytes === identity.sizeBytes && told.changedNs === identity.changedNs
-    if (isUnchanged && told.device !== identity.device) {
-      byInode.set(inodeKey(told), { facts: shared, told, identity })
-    }
-    return shared
-  }
-
   async function work(job: ScanJob, worker: ScannerChild): Promise<void> {
     const opened = await openTarget(job.target, ownFiles)
     if (opened.kind === 'skipped') {
@@ -199,7 +95,7 @@ export function createScanner(options: ScannerOptions): Scanner {
       return
     }
     try {
-      const known = knownFile(opened.identity)
+      const known = contents.find(opened.identity)
       if (known !== undefined) {
         cached += job.listeners.length
         deliver(job, { kind: 'examined', facts: known.facts, identity: opened.identity })
@@ -211,22 +107,17 @@ export function createScanner(options: ScannerOptions): Scanner {
     }
   }
 
-  function noteWritten(key: string, tookMs: number): void {
-    const nowMs = clock()
-    const before = recent.get(key)
-    const count = before !== undefined && nowMs - before.sinceMs < BURST_MS ? before.count + 1 : 1
-    const restMs = Math.min(REST_MS_MAX, Math.max(REST_MS_MIN, REST_FACTOR * tookMs))
-    recent.set(key, {
-      sinceMs: count === 1 || before === undefined ? nowMs : before.sinceMs,
-      count,
-      restsUntilMs: count > BURST_MAX ? nowMs + restMs : 0,
-    })
+  /** Where the child's own time cannot be told, because it is gone, the time it had counts. */
+  function charge(worker: ScannerChild, tookMs: number): void {
+    budget.charge(worker.takeCpuMs() ?? tookMs)
   }
 
   async function examineOpened(job: ScanJob, worker: ScannerChild, fd: number, identity: OpenedIdentity) {
     const startedMs = clock()
     const answer = await worker.examine(fd)
-    if (job.target.why === 'written') noteWritten(job.key, Math.max(0, clock() - startedMs))
+    const tookMs = Math.max(0, clock() - startedMs)
+    charge(worker, tookMs)
+    if (job.target.why === 'written') rests.note(job.key, tookMs)
     switch (answer.kind) {
       case 'reply':
         if (answer.reply.kind === 'unreadable') {
@@ -236,7 +127,7 @@ export function createScanner(options: ScannerOptions): Scanner {
         scanned += 1
         deliver(job, {
           kind: 'examined',
-          facts: remember(job.target.identity, answer.reply, identity),
+          facts: contents.remember(job.target.identity, answer.reply, identity),
           identity,
         })
         return
@@ -258,7 +149,7 @@ export function createScanner(options: ScannerOptions): Scanner {
    */
   async function awaitWake(untilMs: number): Promise<void> {
     const waitMs = Math.max(1, untilMs - clock())
-    const timer = waitMs < WAIT_MS_MAX ? setTimeout(() => wake?.(), waitMs) : undefined
+    const timer = setTimeout(() => wake?.(), Math.min(waitMs, WAIT_MS_MAX))
     await new Promise<void>((resolve) => {
       wake = resolve
     })
@@ -266,15 +157,17 @@ export function createScanner(options: ScannerOptions): Scanner {
     clearTimeout(timer)
   }
 
-  /** Null: the child is to end. */
+  /** Null: the child is to end. It is not for want of work while work waits for the budget. */
   async function nextJob(worker: ScannerChild, signal: AbortSignal): Promise<ScanJob | null> {
     const idleUntilMs = clock() + limits.idleMs
     for (;;) {
       if (signal.aborted || worker.isGone()) return null
-      const job = queue.take(clock())
+      const isDue = queue.nextDueMs() <= clock()
+      const budgetWaitMs = isDue ? budget.waitMs(queue.hasExecuted ? 0 : reserveMs) : 0
+      const job = isDue && budgetWaitMs === 0 ? queue.take(clock()) : null
       if (job !== null) return job
-      if (clock() >= idleUntilMs) return null
-      await awaitWake(Math.min(queue.nextDueMs(), idleUntilMs))
+      if (!isDue && clock() >= idleUntilMs) return null
+      await awaitWake(isDue ? clock() + budgetWaitMs : Math.min(queue.nextDueMs(), idleUntilMs))
     }
   }
 
@@ -312,6 +205,7 @@ export function createScanner(options: ScannerOptions): Scanner {
       const ready = await worker.ready
       if (ready !== null) {
         about = ready
+        charge(worker, 0)
         state = 'ready'
         logger.info({ pid: worker.pid, isolation: ready.isolation, engine: ready.engine }, 'scanner is ready')
         for (const problem of ready.problems) logger.warn({ problem }, 'a rule was left out')
@@ -330,7 +224,7 @@ export function createScanner(options: ScannerOptions): Scanner {
   }
 
   function submit(target: ScanTarget, listener: OutcomeListener): void {
-    const known = target.identity === null ? undefined : knownFile(target.identity)
+    const known = target.identity === null ? undefined : contents.find(target.identity)
     if (known !== undefined) {
       cached += 1
       listener({ kind: 'examined', facts: known.facts, identity: known.identity })
@@ -342,8 +236,8 @@ export function createScanner(options: ScannerOptions): Scanner {
       return
     }
     const key = targetKey(target)
-    const untilMs = target.why === 'written' ? (recent.get(key)?.restsUntilMs ?? 0) : 0
-    for (const dropped of queue.add(key, target, listener, untilMs > clock() ? untilMs : 0)) {
+    const restsUntilMs = target.why === 'written' ? rests.untilMs(key) : 0
+    for (const dropped of queue.add(key, target, listener, { nowMs: clock(), restsUntilMs })) {
       skip(dropped, 'queue-full', 'more files than can be examined')
     }
     wake?.()
@@ -376,7 +270,7 @@ export function createScanner(options: ScannerOptions): Scanner {
     },
     submit,
     examine: (target) => new Promise((resolve) => submit(target, resolve)),
-    knownHash: (identity) => knownFile(identity)?.facts.hashes?.sha256,
+    knownHash: (identity) => contents.find(identity)?.facts.hashes?.sha256,
     status: () => ({
       state,
       pid: child?.pid ?? null,
@@ -388,12 +282,13 @@ export function createScanner(options: ScannerOptions): Scanner {
       skipped: { ...skipped },
       restarts,
       queued: queue.size,
+      budget: {
+        share: limits.cpuShare,
+        usedLastMinuteMs: budget.usedLastMinuteMs(),
+        oldestWaitMs: queue.oldestWaitMs(clock()),
+      },
     }),
   }
-}
-
-function inodeKey(identity: FileIdentity): string {
-  return `${identity.device}:${identity.inode}`
 }
 
 /** One entry for each content that waits; where that is unknown, for each path. */

@@ -28,6 +28,13 @@ export interface StatusReport {
     readonly restarts: number
     readonly queued: number
     readonly ruleProblems: readonly string[]
+    readonly budget: {
+      /** Of one core. */
+      readonly share: number
+      /** CPU time. */
+      readonly usedLastMinuteMs: number
+      readonly oldestWaitMs: number
+    }
   }
   readonly connection: {
     readonly state: string

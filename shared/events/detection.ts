@@ -62,7 +62,12 @@ function detectionKey(parts: DetectionKeyParts): string {
 }
 
 export type FileFacts = Partial<
-  Pick<DetectionEvent, Extract<keyof DetectionEvent, `file.${string}`> | 'cordon.bytes' | 'cordon.truncated'>
+  Pick<
+    DetectionEvent,
+    | Extract<keyof DetectionEvent, `file.${string}` | `cordon.file.${string}`>
+    | 'cordon.bytes'
+    | 'cordon.truncated'
+  >
 >
 
 /** Both ends have what this needs: the event, and for a content its hash. */

@@ -21,8 +21,12 @@ export interface ScannerProcess {
   kill(): void
   /** Resident memory; null when it cannot be read. */
   residentBytes(): number | null
+  /** CPU time of all its threads so far, in steps of 10 ms; null when it cannot be read. */
+  cpuMs(): number | null
 }
 
+/** USER_HZ is 100 on every architecture that is supported. */
+const MILLISECONDS_PER_TICK = 10
 const ERROR_OUTPUT_CHARACTERS_MAX = 2_000
 
 /** `descriptorSocket` becomes descriptor 3 of the child; null: there is none. Throws when it cannot start. */
@@ -84,6 +88,17 @@ function wrap(child: ChildProcess): ScannerProcess {
       try {
         const kibibytes = /^VmRSS:\s+([0-9]+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1]
         return kibibytes === undefined ? null : Number(kibibytes) * 1_024
+      } catch {
+        return null
+      }
+    },
+    cpuMs() {
+      try {
+        // proc_pid_stat(5): utime and stime are fields 14 and 15; the name before them may hold anything.
+        const line = readFileSync(`/proc/${pid}/stat`, 'latin1')
+        const fields = line.slice(line.lastIndexOf(')') + 2).split(' ')
+        const ticks = Number(fields[11]) + Number(fields[12])
+        return Number.isFinite(ticks) ? ticks * MILLISECONDS_PER_TICK : null
       } catch {
         return null
       }
