@@ -34,11 +34,12 @@ export function createByteEntropy(): ByteEntropy {
       }
     },
     bitsPerByte() {
-      const sums = Array.from(counts0, (_, byte) => all.reduce((sum, counts) => sum + (counts[byte] ?? 0), 0))
+      const sums = counts0.map((count, byte) => {
+        return count + (counts1[byte] ?? 0) + (counts2[byte] ?? 0) + (counts3[byte] ?? 0)
+      })
       const length = sums.reduce((total, sum) => total + sum, 0)
-      const bits = sums
-        .filter((sum) => sum > 0)
-        .reduce((total, sum) => total + (sum / length) * Math.log2(length / sum), 0)
+      let bits = 0
+      for (const sum of sums) if (sum > 0) bits += (sum / length) * Math.log2(length / sum)
       return Math.round(bits * 1_000) / 1_000
     },
   }

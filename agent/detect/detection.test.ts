@@ -127,6 +127,9 @@ test('a written test file is told as examined, then as found, with the process t
     'file.hash.sha256': sha256,
     'file.hash.sha1': createHash('sha1').update(eicar()).digest('hex'),
     'file.hash.md5': createHash('md5').update(eicar()).digest('hex'),
+    'file.mime_type': 'text/plain',
+    'cordon.file.entropy': 4.872,
+    'cordon.file.header': eicar().toString('hex', 0, 32),
   }
   expect(emitted.map((event) => event['event.action'])).toEqual(['file-examined', 'detection', 'detection'])
   expect(emitted[0]).toMatchObject({ ...facts, ...actor })

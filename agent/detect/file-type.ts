@@ -157,8 +157,14 @@ function pythonType(head: Buffer): string {
   return isKnown ? 'application/x-bytecode.python' : UNKNOWN
 }
 
-const JSON_START =
-  /^\s{0,256}(?:\{\s{0,256}(?:"[^"]{0,256}"\s{0,64}:|\}\s*$)|\[\s{0,256}(?:\{\s{0,256}["}]|"[^"]{0,256}"\s{0,64}[,\]]|-?[0-9.eE+-]{1,32}\s{0,64}[,\]]|\]\s*$))/
+// Every repetition is bounded. A value alone in brackets must end the content: logs start lines with such.
+const JSON_END = '\\s{0,64}(?:,|\\]\\s*$)'
+const JSON_STARTS = [
+  /^\s{0,256}\{\s{0,256}(?:"[^"]{0,256}"\s{0,64}:|\}\s*$)/,
+  /^\s{0,256}\[\s{0,256}(?:\{\s{0,256}["}]|\]\s*$)/,
+  new RegExp(`^\\s{0,256}\\[\\s{0,256}"[^"]{0,256}"${JSON_END}`),
+  new RegExp(`^\\s{0,256}\\[\\s{0,256}-?[0-9]{1,20}(?:\\.[0-9]{1,20})?${JSON_END}`),
+]
 
 function textType(head: Buffer): string {
   const start = head.subarray(0, TEXT_BYTES_MAX)
@@ -170,7 +176,7 @@ function textType(head: Buffer): string {
   if (trimmed.startsWith('<?xml')) return 'text/xml'
   if (/^<(?:!doctype html|html|head|body)\b/.test(trimmed)) return 'text/html'
   if (trimmed.startsWith('-----begin ')) return 'application/x-pem-file'
-  return JSON_START.test(text) ? 'application/json' : 'text/plain'
+  return JSON_STARTS.some((start) => start.test(text)) ? 'application/json' : 'text/plain'
 }
 
 /** UTF-8 without control characters but those that stand in texts. The last character may be cut. */
@@ -182,9 +188,10 @@ function isText(start: Buffer): boolean {
     else end = start.length
   }
   const whole = start.subarray(0, end)
-  // Backspace to carriage return, and escape, which terminals' recordings hold.
-  return (
-    isUtf8(whole) &&
-    !whole.some((byte) => byte === 127 || (byte < 32 && (byte < 8 || byte > 13) && byte !== 27))
-  )
+  if (!isUtf8(whole)) return false
+  for (const byte of whole) {
+    // Backspace to carriage return, and escape, which terminals' recordings hold.
+    if (byte === 127 || (byte < 32 && (byte < 8 || byte > 13) && byte !== 27)) return false
+  }
+  return true
 }

@@ -25,7 +25,9 @@ import type { FileIdentity, KernelText } from '../sensors/records.ts'
 import type { ScanTarget } from './open-target.ts'
 import type { ScanOutcome } from './scan-outcome.ts'
 import { eicar } from './testing/eicar.ts'
+import { content } from './testing/made-content.ts'
 import { nativeAddon, type RunningScanner, runScanner } from './testing/running-scanner.ts'
+import { TLSH_BYTES_MAX } from './tlsh.ts'
 
 const isRoot = process.getuid?.() === 0
 let folder: string
@@ -96,10 +98,49 @@ test.each([false, true])(
   },
 )
 
+test('all facts of a content come out of one reading', async () => {
+  const data = content('noise', 5_000)
+  const outcome = await examine(file('facts', data))
+  expect(outcome).toMatchObject({
+    facts: {
+      hashes: { sha256: digest('sha256', data), sha1: digest('sha1', data), md5: digest('md5', data) },
+      tlsh: 'T1D8A17D935665A8317300DAC3AF5A8C3AA1614E8455EBDDB3A0373D24B310B950DC9A97',
+      header: data.toString('hex', 0, 32),
+      mimeType: 'application/octet-stream',
+    },
+    identity: { sizeBytes: 5_000 },
+  })
+  expect(outcome.kind === 'examined' && outcome.facts.entropy).toBeCloseTo(7.96, 1)
+})
+
+test('facts are those of the whole content, also where the rules see only its head', async () => {
+  await using running = runScanner({ limits: { scanBytesMax: 1_000 } })
+  for (const [name, length] of [
+    ['parts', 3_000_000],
+    ['too-long', TLSH_BYTES_MAX + 1],
+  ] as const) {
+    const data = content('text', length)
+    const path = file(name, data)
+    const [parts, whole] = [await running.scanner.examine(target(path)), await examine(path)]
+    if (parts.kind !== 'examined' || whole.kind !== 'examined') throw new Error('not examined')
+    expect(parts.facts).toEqual({ ...whole.facts, scannedBytes: 1_000 })
+    expect(whole.facts.tlsh === null).toBe(length > TLSH_BYTES_MAX)
+    expect(whole.facts.mimeType).toBe('text/plain')
+    rmSync(path)
+  }
+})
+
 test('a file of no bytes is examined', async () => {
   const outcome = await examine(file('empty', ''))
   expect(outcome).toMatchObject({
-    facts: { hashes: { sha256: digest('sha256', Buffer.alloc(0)) }, hits: [] },
+    facts: {
+      hashes: { sha256: digest('sha256', Buffer.alloc(0)) },
+      tlsh: null,
+      entropy: 0,
+      header: '',
+      mimeType: 'inode/x-empty',
+      hits: [],
+    },
   })
 })
 
@@ -174,7 +215,10 @@ test('of a large file the rules see the head, and the hash is of all of it', asy
 test('a file beyond the bound for hashing is scanned and not hashed', async () => {
   await using running = runScanner({ limits: { scanBytesMax: 1_000, hashBytesMax: 2_000 } })
   const outcome = await running.scanner.examine(target(file('beyond', Buffer.alloc(2_001))))
-  expect(outcome).toMatchObject({ kind: 'examined', facts: { hashes: null, scannedBytes: 1_000 } })
+  expect(outcome).toMatchObject({
+    kind: 'examined',
+    facts: { hashes: null, tlsh: null, entropy: null, header: '00'.repeat(32), scannedBytes: 1_000 },
+  })
 })
 
 test('a result is known by the identity of the file until the file changes', async () => {
@@ -450,3 +494,25 @@ test.skipIf(!isRoot || !nativeAddon.ok)(
     ).toEqual(['LANG', 'MALLOC_ARENA_MAX', 'UV_THREADPOOL_SIZE'])
   },
 )
+
+test('what exceeds the budget waits and is examined all the same, and programs that are run go first', async () => {
+  // A minute's worth is 600 ms, of which starting the child takes most; the files take more than what is left.
+  await using running = runScanner({ limits: { cpuShare: 0.01 } })
+  const order: string[] = []
+  const submit = (name: string, why: ScanTarget['why'], data: string | Buffer) =>
+    running.scanner.submit(target(file(name, data), { why }), (outcome) =>
+      order.push(`${name} ${outcome.kind}`),
+    )
+  submit('budget-large', 'executed', content('noise', 12_000_000))
+  submit('budget-large-too', 'executed', content('sparse', TLSH_BYTES_MAX))
+  submit('budget-written', 'written', 'written')
+  await until(() => running.scanner.status().queued === 1 && order.length === 2)
+  submit('budget-program', 'executed', 'program')
+  await sleep(300)
+  const { budget, queued, skipped, state } = running.scanner.status()
+  expect(order).toEqual(['budget-large examined', 'budget-large-too examined'])
+  expect([queued, skipped['queue-full'], state]).toEqual([2, 0, 'ready'])
+  expect(budget.share).toBe(0.01)
+  expect(budget.usedLastMinuteMs).toBeGreaterThan(100)
+  expect(budget.oldestWaitMs).toBeGreaterThanOrEqual(300)
+})

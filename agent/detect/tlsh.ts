@@ -137,13 +137,17 @@ export function createTlsh(): Tlsh {
   }
 }
 
+/** Lengths that are near each other have the same, or one near to it. Up to `TLSH_BYTES_MAX`. */
+export function tlshLengthCode(length: number): number {
+  return LENGTHS_MAX.findIndex((lengthMax) => length <= lengthMax)
+}
+
 function digestOf(buckets: Uint32Array, checksum: number, length: number): string | null {
   const sorted = buckets.slice().sort()
   if (at(sorted, BUCKETS - FILLED_BUCKETS_MIN) === 0) return null
   const [quarter, half, threeQuarters] = [at(sorted, 31), at(sorted, 63), at(sorted, 95)]
   // With the rounding of single precision, as the reference has it.
   const ratio = (part: number) => Math.trunc(Math.fround(Math.fround(part * 100) / threeQuarters)) % 16
-  const lengthCode = LENGTHS_MAX.findIndex((lengthMax) => length <= lengthMax)
   const ratios = (ratio(half) << 4) | ratio(quarter)
   const body = Buffer.alloc(BUCKETS / 4)
   for (let index = 0; index < BUCKETS; index += 1) {
@@ -153,7 +157,7 @@ function digestOf(buckets: Uint32Array, checksum: number, length: number): strin
     const place = body.length - 1 - (index >> 2)
     body[place] = at(body, place) | (code << ((index & 3) * 2))
   }
-  const header = [checksum, lengthCode, ratios].map((byte) => ((byte & 15) << 4) | (byte >> 4))
+  const header = [checksum, tlshLengthCode(length), ratios].map((byte) => ((byte & 15) << 4) | (byte >> 4))
   return `T1${Buffer.from(header).toString('hex')}${body.toString('hex')}`.toUpperCase()
 }
 
