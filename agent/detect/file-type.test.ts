@@ -21,6 +21,12 @@ function elf(type: number, programHeaderType: number, isBig = false, is64 = true
   sixteen(32, is64 ? 54 : 42)
   sixteen(1, is64 ? 56 : 44)
   thirtyTwo(programHeaderType, 64)
+  // Where a dynamic section would be, when the header is of one: flags that say it is a program.
+  const wordBytes = is64 ? 8 : 4
+  const low = is64 && isBig ? 4 : 0
+  thirtyTwo(96, 64 + wordBytes + low)
+  thirtyTwo(0x6ffffffb, 96 + low)
+  thirtyTwo(0x08000001, 96 + wordBytes + low)
   return bytes
 }
 
@@ -46,6 +52,9 @@ test.each([
   ['application/x-pie-executable', elf(3, 3, true)],
   ['application/x-pie-executable', elf(3, 3, true, false)],
   ['application/x-pie-executable', elf(3, 3, false, false)],
+  ['application/x-pie-executable', elf(3, 2)],
+  ['application/x-pie-executable', elf(3, 2, true)],
+  ['application/x-pie-executable', elf(3, 2, false, false)],
   ['application/x-object', elf(1, 0)],
   ['application/x-coredump', elf(4, 4)],
   ['application/gzip', gzipSync('x')],
@@ -127,7 +136,14 @@ test.each([
 })
 
 test('headers that point anywhere, and every cut of them, have a type', () => {
-  const hostile = [elf(3, 3), elf(3, 3, true), elf(3, 3, false, false), portableExecutable(0xffffffff), tar()]
+  const hostile = [
+    elf(3, 3),
+    elf(3, 2),
+    elf(3, 3, true),
+    elf(3, 3, false, false),
+    portableExecutable(0xffffffff),
+    tar(),
+  ]
   for (const bytes of hostile) {
     for (let offset = 16; offset < 64; offset += 1) {
       const changed = Buffer.from(bytes)

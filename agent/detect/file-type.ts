@@ -4,12 +4,12 @@
  * and Mach-O headers, RFC 1952, RFC 8878 and RFC 8259. It looks at a bounded part and takes nothing for granted.
  */
 import { isUtf8 } from 'node:buffer'
+import { elfMimeType } from './elf-type.ts'
 
 /** What is looked at to tell text from other bytes. */
 const TEXT_BYTES_MAX = 4_096
 /** The kernel reads no more of the first line of a script (BINPRM_BUF_SIZE). */
 const SHEBANG_BYTES_MAX = 256
-const PROGRAM_HEADERS_MAX = 128
 const UNKNOWN = 'application/octet-stream'
 
 interface Magic {
@@ -21,7 +21,7 @@ interface Magic {
 
 /** The first that fits decides. */
 const MAGICS: readonly Magic[] = [
-  { bytes: '\x7fELF', type: elfType },
+  { bytes: '\x7fELF', type: (head) => elfMimeType(head) ?? UNKNOWN },
   { bytes: '#!', type: scriptType },
   { bytes: '\x1f\x8b\x08', type: 'application/gzip' },
   { bytes: '\xfd7zXZ\0', type: 'application/x-xz' },
@@ -66,44 +66,6 @@ export function mimeTypeOf(head: Buffer): string {
 
 function startsWith(head: Buffer, bytes: string, offset = 0): boolean {
   return head.toString('latin1', offset, offset + bytes.length) === bytes
-}
-
-/** elf(5). A position-independent program is a shared object that asks for an interpreter. */
-function elfType(head: Buffer): string {
-  if (head.length < 20) return UNKNOWN
-  const isBig = head[5] === 2
-  const sixteen = (offset: number) => (isBig ? head.readUInt16BE(offset) : head.readUInt16LE(offset))
-  switch (sixteen(16)) {
-    case 1:
-      return 'application/x-object'
-    case 2:
-      return 'application/x-executable'
-    case 3:
-      return asksForInterpreter(head, isBig, sixteen)
-        ? 'application/x-pie-executable'
-        : 'application/x-sharedlib'
-    case 4:
-      return 'application/x-coredump'
-    default:
-      return UNKNOWN
-  }
-}
-
-function asksForInterpreter(head: Buffer, isBig: boolean, sixteen: (offset: number) => number): boolean {
-  const is64 = head[4] === 2
-  if (head.length < (is64 ? 64 : 52)) return false
-  const thirtyTwo = (offset: number) => (isBig ? head.readUInt32BE(offset) : head.readUInt32LE(offset))
-  // The table lies close to the start; of an offset of 64 bits the lower half is enough to find or miss it.
-  const tableOffset = is64 ? thirtyTwo(isBig ? 36 : 32) : thirtyTwo(28)
-  const entryBytes = sixteen(is64 ? 54 : 42)
-  const count = Math.min(sixteen(is64 ? 56 : 44), PROGRAM_HEADERS_MAX)
-  for (let index = 0; index < count; index += 1) {
-    const offset = tableOffset + index * entryBytes
-    if (offset + 4 > head.length) return false
-    const programHeaderType = thirtyTwo(offset)
-    if (programHeaderType === 3) return true
-  }
-  return false
 }
 
 const SCRIPT_TYPES: Readonly<Record<string, string>> = {
