@@ -495,24 +495,36 @@ test.skipIf(!isRoot || !nativeAddon.ok)(
   },
 )
 
-test('what exceeds the budget waits and is examined all the same, and programs that are run go first', async () => {
-  // A minute's worth is 600 ms, of which starting the child takes most; the files take more than what is left.
-  await using running = runScanner({ limits: { cpuShare: 0.01 } })
+test('what exceeds the budget waits, is not dropped, and is examined when there is some again', async () => {
+  // A minute's worth is 1,200 ms of CPU; each of these takes about a second.
+  let aheadMs = 0
+  await using running = runScanner({
+    sources: [slowRule],
+    limits: { cpuShare: 0.02, fileTimeoutMs: 3_000 },
+    clock: () => Date.now() + aheadMs,
+  })
   const order: string[] = []
-  const submit = (name: string, why: ScanTarget['why'], data: string | Buffer) =>
-    running.scanner.submit(target(file(name, data), { why }), (outcome) =>
-      order.push(`${name} ${outcome.kind}`),
-    )
-  submit('budget-large', 'executed', content('noise', 12_000_000))
-  submit('budget-large-too', 'executed', content('sparse', TLSH_BYTES_MAX))
-  submit('budget-written', 'written', 'written')
-  await until(() => running.scanner.status().queued === 1 && order.length === 2)
-  submit('budget-program', 'executed', 'program')
+  const submit = (name: string, why: ScanTarget['why']) =>
+    running.scanner.submit(target(file(name, name), { why }), (outcome) => order.push(outcome.kind))
+  for (let index = 0; index < 4; index += 1) submit(`slow-budget-${index}`, 'executed')
+  await until(() => running.scanner.status().budget.usedLastMinuteMs > 1_500)
+  const done = [...order]
+  submit('budget-written', 'written')
+  submit('budget-program', 'executed')
   await sleep(300)
   const { budget, queued, skipped, state } = running.scanner.status()
-  expect(order).toEqual(['budget-large examined', 'budget-large-too examined'])
-  expect([queued, skipped['queue-full'], state]).toEqual([2, 0, 'ready'])
-  expect(budget.share).toBe(0.01)
-  expect(budget.usedLastMinuteMs).toBeGreaterThan(100)
+  expect(order).toEqual(done)
+  expect(new Set(done)).toEqual(new Set(['examined']))
+  expect([queued, skipped['queue-full'], state]).toEqual([6 - done.length, 0, 'ready'])
+  expect(budget.share).toBe(0.02)
   expect(budget.oldestWaitMs).toBeGreaterThanOrEqual(300)
-})
+  // Time alone brings the budget back. What comes wakes the scanner, which would else wait for the time it was told.
+  while (order.length < 7) {
+    aheadMs += 60_000
+    if (aheadMs === 60_000) submit('budget-last', 'written')
+    else running.scanner.submit(target(join(folder, `budget-gone-${aheadMs}`)), () => undefined)
+    await sleep(100)
+  }
+  expect(new Set(order)).toEqual(new Set(['examined']))
+  expect(running.scanner.status().skipped['queue-full']).toBe(0)
+}, 60_000)

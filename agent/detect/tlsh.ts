@@ -7,7 +7,7 @@
 /** Longer contents have no digest: it costs three times what all the other hashes of a content do. */
 export const TLSH_BYTES_MAX = 8 * 1024 ** 2
 /** Below it the format defines none. */
-export const TLSH_BYTES_MIN = 50
+const TLSH_BYTES_MIN = 50
 
 export interface Tlsh {
   /** Starts a new content. */

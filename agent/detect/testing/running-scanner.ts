@@ -13,7 +13,9 @@ export interface RunningScanner extends AsyncDisposable {
   stop(): Promise<void>
 }
 
-export type RunningScannerOptions = Partial<Pick<ScannerOptions, 'sources' | 'ownFolders' | 'limits'>> & {
+export type RunningScannerOptions = Partial<
+  Pick<ScannerOptions, 'sources' | 'ownFolders' | 'limits' | 'clock'>
+> & {
   readonly withoutNative?: boolean
   /** Another program in the place of the child. */
   readonly args?: readonly string[]
@@ -34,7 +36,7 @@ export function runScanner(options: RunningScannerOptions = {}): RunningScanner 
     descriptors: native,
     ownFolders: options.ownFolders ?? [],
     logger: createSilentLogger(),
-    clock: Date.now,
+    clock: options.clock ?? Date.now,
     random: () => 0,
     onSpawn: (pid) => pids.push(pid),
     // Most tests look at one child; those of resting say a time.
