@@ -30,11 +30,13 @@ static long step_up(__u32 index, void *context)
 	struct mount *mount = walk->mount;
 	struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
 
-	if (dentry == walk->mount_root || dentry == parent) {
+	/* A name without a folder, such as that of a memfd, is its own parent and all there is of the path. */
+	const bool is_alone = dentry == parent && dentry != walk->mount_root;
+
+	if (dentry == walk->mount_root) {
 		struct mount *above = BPF_CORE_READ(mount, mnt_parent);
 
 		if (above == mount) {
-			/* A name without a directory, such as that of a memfd, is the root of its own mount or has no parent. */
 			walk->complete = true;
 			return 1;
 		}
@@ -57,7 +59,8 @@ static long step_up(__u32 index, void *context)
 		return 1;
 	walk->start = start;
 	walk->dentry = parent;
-	return 0;
+	walk->complete = is_alone;
+	return is_alone;
 }
 
 /* Fills the buffer; the path is bytes[start .. PATH_BYTES_MAX). Returns whether the root was reached. */
