@@ -83,12 +83,19 @@ export interface NativeAddon {
   bpfClose(handle: ProgramsHandle): void
 
   fanotifyOpen(): GroupHandle
-  /** Watches the whole file system under `mountPoint`. True when renames come with both names (Linux 5.17). */
-  fanotifyMark(handle: GroupHandle, mountPoint: string): boolean
+  /**
+   * Watches the whole file system under `mountPoint`. `root` stands before the paths that come out of it: `/`,
+   * or `/proc/PID/root` for one of another mount namespace. True when renames come with both names (Linux 5.17).
+   */
+  fanotifyMark(handle: GroupHandle, mountPoint: string, root: string): boolean
   /** For a mount point that is gone. */
   fanotifyForget(handle: GroupHandle, mountPoint: string): void
   /** Packs events with their paths into `buffer` (16,384 bytes or more); returns the bytes. */
   fanotifyDrain(handle: GroupHandle, buffer: Buffer): number
+  /** Discards the oldest events that wait beyond `waitingMax`, and counts them; a thread keeps to it from then on. */
+  fanotifyTrim(handle: GroupHandle, waitingMax: number): void
+  /** Packs what was discarded since the last call, by process; returns the bytes. */
+  fanotifyDiscarded(handle: GroupHandle, buffer: Buffer): number
   fanotifyClose(handle: GroupHandle): void
 
   /** Two connected ends (unix, SOCK_SEQPACKET, close-on-exec). */
@@ -138,6 +145,7 @@ const functionNames: readonly (keyof NativeAddon)[] = [
   ...(['bpfProbe', 'bpfOpen', 'bpfDrain', 'bpfCounters', 'bpfExclude', 'bpfClose'] as const),
   ...(['bpfFeatures', 'bpfProbePam'] as const),
   ...(['fanotifyOpen', 'fanotifyMark', 'fanotifyForget', 'fanotifyDrain', 'fanotifyClose'] as const),
+  ...(['fanotifyTrim', 'fanotifyDiscarded'] as const),
   ...(['socketPair', 'sendDescriptor', 'receiveDescriptor'] as const),
   ...(['pidfdOpen', 'pidfdSendSignal', 'pidfdWaitExited', 'enterSandbox', 'notifyService'] as const),
   'releaseMemory',

@@ -4,7 +4,7 @@
  * only when it is valid UTF-8.
  */
 
-import type { EventOf } from '../../shared/events/event.ts'
+import type { EventAction, EventOf } from '../../shared/events/event.ts'
 import type { ATTRIBUTIONS } from '../../shared/events/fields.ts'
 import type { FILELESS } from '../../shared/events/process-events.ts'
 
@@ -113,6 +113,10 @@ export interface FileRecord extends Observed {
   readonly attribution?: Attribution
   /** What the path names now, where that is more than a plain file; null: it was gone when it was looked at. */
   readonly names?: FileNames | null
+  /** The path inside the container in whose folders it lies. */
+  readonly containerPath?: KernelText
+  /** How many more times the same process did the same to the same path since it was told last. */
+  readonly repeated?: number
 }
 
 /** What a new name leads to. */
@@ -129,8 +133,20 @@ export interface LossRecord extends Observed {
   /** Which source, such as `ebpf:exec`. */
   readonly source: string
   readonly count: number | null
-  /** How many of which kind of event, where that is known; their sum is `count`. */
+  /** Of which kinds they were, by the action of the event, where that is known: their sum is `count`. */
   readonly actions?: Readonly<Record<string, number>>
+}
+
+/** What was seen and is not told, to the unit, because there was too much of it or a list says so. */
+export interface SuppressedRecord extends Observed {
+  readonly kind: 'suppressed'
+  /** Whose they were; null when they were left out for another reason, or nobody is known. */
+  readonly process: ProcessReference | null
+  readonly counts: Readonly<Partial<Record<EventAction, number>>>
+  /** Wall clock, milliseconds since 1970, of the first and the last of them. */
+  readonly startedMs: number
+  readonly endedMs: number
+  readonly reason: string
 }
 
 /** Who did it: without its start time (null) the process is joined by pid. */
@@ -338,6 +354,7 @@ export type SensorRecord =
   | FileRecord
   | ActivityRecord
   | LossRecord
+  | SuppressedRecord
 
 /** Takes a drained batch in the order of observation. It never throws and never blocks. */
 export type RecordSink = (records: readonly SensorRecord[]) => void

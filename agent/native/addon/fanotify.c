@@ -23,6 +23,8 @@ static void forget_mark(struct file_events *events, int index) {
 }
 
 static void release(struct file_events *events) {
+  /* First, because its thread reads the group. */
+  queue_relief_stop(&events->relief);
   if (events->group >= 0)
     close(events->group);
   events->group = -1;
@@ -38,20 +40,30 @@ static void finalize(napi_env env, void *data, void *hint) {
   free(data);
 }
 
-/* fanotifyOpen(): handle. The queue keeps the kernel's bound (fs.fanotify.max_queued_events). */
+/* Until the first call of fanotifyTrim, which says another. */
+#define WAITING_EVENTS_MAX 200000
+
+/* fanotifyOpen(): handle. The queue is bounded by queue_relief.h alone. */
 static napi_value open_group(napi_env env, napi_callback_info info) {
   (void)info;
+  const unsigned int flags = FAN_CLASS_NOTIF | FAN_REPORT_DFID_NAME | FAN_CLOEXEC | FAN_NONBLOCK;
   struct file_events *events = calloc(1, sizeof(*events));
 
   if (events == NULL)
     return throw_system_error(env, "calloc", ENOMEM);
-  events->group =
-      fanotify_init(FAN_CLASS_NOTIF | FAN_REPORT_DFID_NAME | FAN_CLOEXEC | FAN_NONBLOCK, O_RDONLY | O_CLOEXEC);
+  events->group = fanotify_init(flags | FAN_UNLIMITED_QUEUE, O_RDONLY | O_CLOEXEC);
   if (events->group < 0) {
     const int error = errno;
 
     free(events);
     return throw_system_error(env, "fanotify_init", error);
+  }
+  const int error = queue_relief_start(&events->relief, events->group, WAITING_EVENTS_MAX);
+
+  if (error != 0) {
+    close(events->group);
+    free(events);
+    return throw_system_error(env, "uv_thread_create", error);
   }
   return create_handle(env, events, finalize, &group_tag);
 }
@@ -70,16 +82,6 @@ static struct file_events *read_group(napi_env env, napi_value value) {
   return events;
 }
 
-static bool read_group_and_path(napi_env env, napi_callback_info info, struct file_events **events,
-                                char path[PATH_MAX]) {
-  napi_value arguments[2];
-
-  if (!read_arguments(env, info, 2, arguments))
-    return false;
-  *events = read_group(env, arguments[0]);
-  return *events != NULL && read_path(env, arguments[1], "mountPoint", path, PATH_MAX);
-}
-
 static int find_mark(const struct file_events *events, const char *mount_point) {
   for (int index = 0; index < events->mark_count; index++) {
     if (strcmp(events->marks[index].mount_point, mount_point) == 0)
@@ -88,15 +90,22 @@ static int find_mark(const struct file_events *events, const char *mount_point) 
   return -1;
 }
 
-/* fanotifyMark(handle, mountPoint): whether renames are told with both names (from Linux 5.17) */
+/* fanotifyMark(handle, mountPoint, root): whether renames are told with both names (from Linux 5.17) */
 static napi_value add_mark(napi_env env, napi_callback_info info) {
-  struct file_events *events;
+  napi_value arguments[3];
   char path[PATH_MAX];
+  /* A byte more than fits, because read_path keeps one free. */
+  char root[PATH_PREFIX_BYTES_MAX + 1];
   struct statfs status;
   bool tells_rename = true;
   const unsigned int flags = FAN_MARK_ADD | FAN_MARK_FILESYSTEM;
 
-  if (!read_group_and_path(env, info, &events, path))
+  if (!read_arguments(env, info, 3, arguments))
+    return NULL;
+  struct file_events *events = read_group(env, arguments[0]);
+
+  if (events == NULL || !read_path(env, arguments[1], "mountPoint", path, sizeof(path)) ||
+      !read_path(env, arguments[2], "root", root, sizeof(root)))
     return NULL;
   if (events->mark_count == MARKED_FILESYSTEMS_MAX)
     return throw_system_error(env, "fanotify_mark", ENOSPC);
@@ -119,6 +128,8 @@ static napi_value add_mark(napi_env env, napi_callback_info info) {
   if (mark->mount_point == NULL)
     return throw_system_error(env, "strdup", ENOMEM);
   mark->mount = -1;
+  /* The agent's own root adds nothing. */
+  strcpy(mark->path_prefix, strcmp(root, "/") == 0 ? "" : root);
   memcpy(mark->id, &status.f_fsid, sizeof(mark->id));
   events->mark_count++;
   return boolean_value(env, tells_rename);
@@ -126,10 +137,14 @@ static napi_value add_mark(napi_env env, napi_callback_info info) {
 
 /* fanotifyForget(handle, mountPoint): for one that was unmounted, which took its mark with it */
 static napi_value forget(napi_env env, napi_callback_info info) {
-  struct file_events *events;
+  napi_value arguments[2];
   char path[PATH_MAX];
 
-  if (!read_group_and_path(env, info, &events, path))
+  if (!read_arguments(env, info, 2, arguments))
+    return NULL;
+  struct file_events *events = read_group(env, arguments[0]);
+
+  if (events == NULL || !read_path(env, arguments[1], "mountPoint", path, sizeof(path)))
     return NULL;
   const int known = find_mark(events, path);
 
@@ -158,6 +173,35 @@ static napi_value drain(napi_env env, napi_callback_info info) {
   return number_value(env, (double)written);
 }
 
+/* fanotifyTrim(handle, waitingMax): discards and counts what waits beyond it, now and from now on */
+static napi_value trim(napi_env env, napi_callback_info info) {
+  napi_value arguments[2];
+  int32_t waiting_max;
+
+  if (!read_arguments(env, info, 2, arguments))
+    return NULL;
+  struct file_events *events = read_group(env, arguments[0]);
+
+  if (events == NULL || !read_int32(env, arguments[1], "waitingMax", 0, &waiting_max))
+    return NULL;
+  queue_relief_trim(&events->relief, (uint32_t)waiting_max);
+  return undefined_value(env);
+}
+
+/* fanotifyDiscarded(handle, buffer): bytes of struct discarded_events, which are counted anew from then on */
+static napi_value take_discarded(napi_env env, napi_callback_info info) {
+  napi_value arguments[2];
+  struct bytes target;
+
+  if (!read_arguments(env, info, 2, arguments))
+    return NULL;
+  struct file_events *events = read_group(env, arguments[0]);
+
+  if (events == NULL || !read_bytes(env, arguments[1], "buffer", &target))
+    return NULL;
+  return number_value(env, (double)queue_relief_take(&events->relief, target.data, target.length));
+}
+
 /* fanotifyClose(handle): a second call does nothing. */
 static napi_value close_group(napi_env env, napi_callback_info info) {
   napi_value arguments[1];
@@ -174,5 +218,7 @@ bool export_fanotify(napi_env env, napi_value exports) {
          export_function(env, exports, "fanotifyMark", add_mark) &&
          export_function(env, exports, "fanotifyForget", forget) &&
          export_function(env, exports, "fanotifyDrain", drain) &&
+         export_function(env, exports, "fanotifyTrim", trim) &&
+         export_function(env, exports, "fanotifyDiscarded", take_discarded) &&
          export_function(env, exports, "fanotifyClose", close_group);
 }

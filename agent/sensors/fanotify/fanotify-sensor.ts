@@ -4,8 +4,13 @@
  */
 import type { GroupHandle, NativeAddon } from '../../native/addon.ts'
 import { drainEvery } from '../drain-timer.ts'
-import type { RecordSink, Sensor, SensorRecord } from '../records.ts'
+import type { FileRecord, RecordSink, Sensor, SensorRecord } from '../records.ts'
+import { addDiscarded, countsByAction, discardedBytesMax, noFileCounts } from './discarded-events.ts'
 import { decodeFileEvents } from './file-event-decoder.ts'
+import { createMarks, type RefusedMount } from './marks.ts'
+import type { MountNamespaces } from './mount-namespaces.ts'
+
+export type { RefusedMount } from './marks.ts'
 
 const name = 'fanotify'
 const drainBufferBytes = 256 * 1024
@@ -13,12 +18,24 @@ const drainBufferBytes = 256 * 1024
 const eventBytesMax = 16_384
 /** Bounds one tick: what is left stays in the kernel's queue for the next one. */
 const roundsMax = 32
+const defaultWaitingEventsMax = 200_000
+/** At the end all that may wait is fetched, however long that takes; what is made meanwhile is bounded by this. */
+const finishCallsMax = 8
 const reportIntervalMs = 1_000
+/** However many hints come: marking all again takes a few milliseconds. */
+const hintedRescanPauseMs = 100
 
 export interface FanotifySensorOptions {
   readonly native: NativeAddon
   /** Asked at the start and at each rescan, because file systems come and go. */
   readonly listMountPoints: () => readonly string[]
+  /** Of other processes, such as containers; without it only the agent's own namespace is watched. */
+  readonly namespaces?: MountNamespaces
+  /**
+   * Events that may wait in the kernel's queue, at about 200 bytes of the agent's memory each. What is beyond is
+   * discarded, oldest first, and counted by kind. More than a second of 100,000 events each must fit.
+   */
+  readonly waitingEventsMax?: number
   readonly drainIntervalMs?: number
   readonly rescanIntervalMs?: number
   /** Processes whose file events are left out, such as the agent's own. It may change at any time. */
@@ -32,16 +49,15 @@ export interface FanotifySensorOptions {
   readonly clock?: () => number
 }
 
-export interface RefusedMount {
-  readonly mountPoint: string
-  /** What the kernel said, such as `fanotify_mark: Operation not supported (EOPNOTSUPP)`. */
-  readonly reason: string
-}
-
 export interface FanotifySensor extends Sensor {
   readonly watchedMountPoints: () => readonly string[]
   /** File systems that do not take a mark, such as some overlay file systems: nothing is seen there. */
   readonly refusedMounts: () => readonly RefusedMount[]
+  /**
+   * Something was mounted or a namespace changed (by this process, when it is known): file systems are listed
+   * anew now, and not only when it is time. It may be called at any rate.
+   */
+  readonly rescan: (pid?: number) => void
 }
 
 /** The marks stand by the time that `run` returns its promise, which rejects when there can be no group. */
@@ -54,21 +70,37 @@ export function createFanotifySensor(options: FanotifySensorOptions): FanotifySe
     listMountPoints,
   } = options
   const marks = createMarks(native)
+  const { namespaces } = options
+  let open: GroupHandle | null = null
+  let nextRescanMs = Number.NEGATIVE_INFINITY
+  let earliestRescanMs = Number.NEGATIVE_INFINITY
+
+  function rescanWhenDue() {
+    const nowMs = clock()
+    if (open === null || nowMs < nextRescanMs || nowMs < earliestRescanMs) return
+    nextRescanMs = nowMs + rescanIntervalMs
+    earliestRescanMs = nowMs + hintedRescanPauseMs
+    namespaces?.scan()
+    const own = listMountPoints().map((mountPoint) => ({ mountPoint, root: '/' }))
+    marks.update(open, [...own, ...(namespaces?.mounts() ?? [])])
+  }
 
   return {
     name,
     watchedMountPoints: marks.watched,
     refusedMounts: marks.refused,
+    rescan(pid) {
+      if (pid !== undefined) namespaces?.noticeNamespace(pid)
+      nextRescanMs = Number.NEGATIVE_INFINITY
+      rescanWhenDue()
+    },
     async run(sink, signal, attached) {
       const handle = native.fanotifyOpen()
+      open = handle
       try {
         const drain = createDrain(options, handle, sink)
-        let nextRescanMs = Number.NEGATIVE_INFINITY
-        const rescanWhenDue = () => {
-          if (clock() < nextRescanMs) return
-          nextRescanMs = clock() + rescanIntervalMs
-          marks.update(handle, listMountPoints())
-        }
+        nextRescanMs = Number.NEGATIVE_INFINITY
+        earliestRescanMs = Number.NEGATIVE_INFINITY
         rescanWhenDue()
         attached()
         await drainEvery(drainIntervalMs, signal, () => {
@@ -77,6 +109,7 @@ export function createFanotifySensor(options: FanotifySensorOptions): FanotifySe
         })
         drain.finish()
       } finally {
+        open = null
         marks.clear()
         native.fanotifyClose(handle)
       }
@@ -84,50 +117,20 @@ export function createFanotifySensor(options: FanotifySensorOptions): FanotifySe
   }
 }
 
-function createMarks(native: NativeAddon) {
-  const watched = new Set<string>()
-  const refused = new Map<string, string>()
-
-  const mark = (handle: GroupHandle, mountPoint: string) => {
-    try {
-      native.fanotifyMark(handle, mountPoint)
-      watched.add(mountPoint)
-      refused.delete(mountPoint)
-    } catch (error) {
-      watched.delete(mountPoint)
-      refused.set(mountPoint, error instanceof Error ? error.message : String(error))
-    }
-  }
-  return {
-    watched: () => [...watched],
-    refused: () => [...refused].map(([mountPoint, reason]) => ({ mountPoint, reason })),
-    /** Marks all again: where another file system is mounted by now, the mark goes to that one. */
-    update(handle: GroupHandle, mountPoints: readonly string[]) {
-      const present = new Set(mountPoints)
-      for (const mountPoint of [...watched, ...refused.keys()]) {
-        if (present.has(mountPoint)) continue
-        native.fanotifyForget(handle, mountPoint)
-        watched.delete(mountPoint)
-        refused.delete(mountPoint)
-      }
-      for (const mountPoint of mountPoints) mark(handle, mountPoint)
-    },
-    clear() {
-      watched.clear()
-      refused.clear()
-    },
-  }
-}
-
 function createDrain(options: FanotifySensorOptions, handle: GroupHandle, sink: RecordSink) {
   const { native, clock = Date.now, excludedPids, beforeHandingUp = () => undefined } = options
+  const { waitingEventsMax = defaultWaitingEventsMax } = options
+  const translate = options.namespaces?.translate ?? (() => null)
   const buffer = Buffer.allocUnsafeSlow(drainBufferBytes)
+  const discardedBuffer = Buffer.alloc(discardedBytesMax)
   const isExcluded = (pid: number) => excludedPids?.has(pid) ?? false
   let records: SensorRecord[] = []
-  let withoutPath = 0
-  let nextReportMs = 0
-  const add = (record: SensorRecord) => {
-    records.push(record)
+  let withoutPath = noFileCounts()
+  let discarded = noFileCounts()
+  let nextReportMs = Number.NEGATIVE_INFINITY
+  const add = (record: FileRecord) => {
+    const location = translate(record.path)
+    records.push(location === null ? record : { ...record, containerPath: location.containerPath })
   }
   const handUp = () => {
     if (records.length === 0) return
@@ -135,39 +138,50 @@ function createDrain(options: FanotifySensorOptions, handle: GroupHandle, sink: 
     records = []
     sink(batch)
   }
-  const reportWithoutPath = (timestampMs: number) => {
-    if (withoutPath === 0) return
-    add({ kind: 'loss', timestampMs, source: `${name}:folder-gone`, count: withoutPath })
-    withoutPath = 0
+  const report = (timestampMs: number) => {
+    const length = native.fanotifyDiscarded(handle, discardedBuffer)
+    addDiscarded(discardedBuffer, length, isExcluded, discarded)
+    for (const [source, counts] of [
+      [name, countsByAction(discarded)],
+      [`${name}:folder-gone`, countsByAction(withoutPath)],
+    ] as const) {
+      if (counts !== null) records.push({ kind: 'loss', timestampMs, source, ...counts })
+    }
+    withoutPath = noFileCounts()
+    discarded = noFileCounts()
   }
   /** True when there was something to fetch. */
   const step = () => {
     const timestampMs = clock()
     let found = false
+    native.fanotifyTrim(handle, waitingEventsMax)
     for (let round = 0; round < roundsMax; round++) {
       const length = native.fanotifyDrain(handle, buffer)
       if (length === 0) break
       found = true
       beforeHandingUp()
-      const summary = decodeFileEvents(buffer, length, { timestampMs, isExcluded, add })
-      withoutPath += summary.withoutPath
-      if (summary.overflowed) add({ kind: 'loss', timestampMs, source: name, count: null })
-      if (!summary.whole) add({ kind: 'loss', timestampMs, source: `${name}:unreadable`, count: null })
+      const summary = decodeFileEvents(buffer, length, { timestampMs, isExcluded, add, withoutPath })
+      if (summary.overflowed) records.push({ kind: 'loss', timestampMs, source: name, count: null })
+      if (!summary.whole)
+        records.push({ kind: 'loss', timestampMs, source: `${name}:unreadable`, count: null })
       handUp()
       if (length < buffer.length - eventBytesMax) break
     }
     if (timestampMs >= nextReportMs) {
       nextReportMs = timestampMs + reportIntervalMs
-      reportWithoutPath(timestampMs)
+      report(timestampMs)
     }
     handUp()
     return found
   }
   return {
     step,
+    /** Fetches what waits, and counts what comes in faster than that. */
     finish() {
+      for (let call = 0; call < finishCallsMax && step(); call++);
+      native.fanotifyTrim(handle, 0)
       step()
-      reportWithoutPath(clock())
+      report(clock())
       handUp()
     },
   }

@@ -1,29 +1,46 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import type { FileRecord } from '../records.ts'
+import { noFileCounts } from './discarded-events.ts'
 import { decodeFileEvents } from './file-event-decoder.ts'
 
-function packed(mask: number, texts: readonly (string | Buffer)[], pid = 5): Buffer {
+interface Look {
+  readonly mode: number
+  readonly links: number
+  readonly target?: string | Buffer
+}
+
+function packed(mask: number, texts: readonly (string | Buffer)[], pid = 5, look?: Look): Buffer {
+  const target = Buffer.from(look?.target ?? '')
   const parts = texts.map((text) => Buffer.from(text))
-  const text = Buffer.concat(parts)
-  const bytes = Buffer.alloc((24 + text.length + 7) & ~7)
+  const text = Buffer.concat([...parts, target])
+  const bytes = Buffer.alloc((40 + text.length + 7) & ~7)
   bytes.writeUInt32LE(bytes.length, 0)
   bytes.writeUInt32LE(mask, 4)
   bytes.writeInt32LE(pid, 8)
   for (const [index, part] of parts.entries()) bytes.writeUInt16LE(part.length, 16 + 2 * index)
-  text.copy(bytes, 24)
+  if (look !== undefined) {
+    bytes.writeUInt32LE(look.mode, 24)
+    bytes.writeUInt32LE(look.links, 28)
+    bytes.writeUInt16LE(target.length, 32)
+    bytes.writeUInt16LE(1, 34)
+  }
+  text.copy(bytes, 40)
   return bytes
 }
 
 function decode(buffer: Buffer, excluded: readonly number[] = []) {
   const records: FileRecord[] = []
+  const withoutPath = noFileCounts()
   const summary = decodeFileEvents(buffer, buffer.length, {
     timestampMs: 1,
     isExcluded: (pid) => excluded.includes(pid),
     add: (record) => records.push(record),
+    withoutPath,
   })
   return {
     ...summary,
+    withoutPath,
     records,
     actions: records.map((record) => [record.action, record.path, record.contentComplete]),
   }
@@ -65,15 +82,42 @@ test('a rename has the old path when both of its parts are known', () => {
   ])
 })
 
+test.each([
+  ['a file', { mode: 0o100644, links: 1 }, undefined],
+  ['a second name', { mode: 0o100644, links: 2 }, { type: 'file', links: 2, target: null }],
+  [
+    'a symbolic link',
+    { mode: 0o120777, links: 1, target: 'a\nb' },
+    { type: 'symlink', links: 1, target: 'a\nb' },
+  ],
+  [
+    'a symbolic link to bytes',
+    { mode: 0o120777, links: 1, target: Buffer.from([0xff, 0x2f]) },
+    { type: 'symlink', links: 1, target: new Uint8Array([0xff, 0x2f]) },
+  ],
+  ['a link that went', { mode: 0o120777, links: 1 }, { type: 'symlink', links: 1, target: null }],
+  ['a FIFO', { mode: 0o010600, links: 1 }, { type: 'other', links: 1, target: null }],
+  ['a device', { mode: 0o060600, links: 1 }, { type: 'other', links: 1, target: null }],
+  ['what is gone', { mode: 0, links: 0 }, null],
+])('what a new name leads to: %s', (_, look, names) => {
+  expect(decode(packed(0x100, ['/d', 'f', '', ''], 5, look)).records.map((record) => record.names)).toEqual([
+    names,
+  ])
+})
+
 test('overflow, folders without path and excluded processes are counted or left out', () => {
   const events = [
     packed(0x4000, [], 0),
-    packed(0x100, ['', 'f']),
+    packed(0x108, ['', 'f']),
+    packed(0x208, ['', 'f']),
+    packed(0x1000_0000, ['', 'f', '', 'g']),
+    packed(0x4000_0100, ['', 'folder']),
     packed(0x100, ['/d', 'f'], 7),
     packed(0x100, ['/d', 'g'], 0),
   ]
   const { overflowed, withoutPath, records } = decode(Buffer.concat(events), [7])
-  expect({ overflowed, withoutPath }).toEqual({ overflowed: true, withoutPath: 1 })
+  expect(overflowed).toBe(true)
+  expect(withoutPath).toEqual({ creation: 1, modification: 1, deletion: 1, rename: 1 })
   expect(records).toMatchObject([{ path: '/d/g', pid: null }])
 })
 

@@ -4,7 +4,8 @@
  * actions: they come out in the order in which they must have happened.
  */
 import { kernelText } from '../../native/kernel-bytes.ts'
-import type { FileRecord, KernelText } from '../records.ts'
+import type { FileNames, FileRecord, KernelText } from '../records.ts'
+import type { FileCounts } from './discarded-events.ts'
 
 /** Bits of fanotify(7). */
 const masks = {
@@ -17,20 +18,23 @@ const masks = {
   directory: 0x4000_0000,
 } as const
 
-const headerBytes = 24
+/** File types of inode(7), in st_mode. */
+const fileTypes = { mask: 0o170000, regular: 0o100000, symlink: 0o120000 } as const
+
+const headerBytes = 40
 const slash = Buffer.from('/')
 
 export interface FileEventTarget {
   readonly timestampMs: number
   readonly isExcluded: (pid: number) => boolean
   readonly add: (record: FileRecord) => void
+  /** Where events are counted whose folder was gone before its path could be read. */
+  readonly withoutPath: FileCounts
 }
 
 export interface FileEventSummary {
   /** The kernel's queue was full: it dropped events and does not say how many. */
   readonly overflowed: boolean
-  /** Events whose folder was gone before its path could be read. */
-  readonly withoutPath: number
   /** False when the bytes did not hold together; what came before was handed up. */
   readonly whole: boolean
 }
@@ -42,13 +46,14 @@ interface PackedEvent {
   readonly name: Buffer
   readonly oldDirectory: Buffer
   readonly oldName: Buffer
+  /** Absent when nobody looked; null when the name was gone. */
+  readonly names: FileNames | null | undefined
 }
 
 /** Decodes `length` bytes of `buffer`. Never throws and never reads past `length`, whatever the bytes. */
 export function decodeFileEvents(buffer: Buffer, length: number, target: FileEventTarget): FileEventSummary {
   const end = Math.min(length, buffer.length)
   let overflowed = false
-  let withoutPath = 0
   let offset = 0
   while (offset + headerBytes <= end) {
     const recordBytes = buffer.readUInt32LE(offset)
@@ -58,10 +63,9 @@ export function decodeFileEvents(buffer: Buffer, length: number, target: FileEve
     offset += recordBytes
     if ((event.mask & masks.overflow) !== 0) overflowed = true
     else if (target.isExcluded(event.pid) || isUntoldDirectoryEvent(event.mask)) continue
-    else if (event.directory.length === 0 || event.name.length === 0) withoutPath++
     else tell(event, target)
   }
-  return { overflowed, withoutPath, whole: offset >= end }
+  return { overflowed, whole: offset >= end }
 }
 
 function readEvent(buffer: Buffer, offset: number, recordBytes: number): PackedEvent | undefined {
@@ -70,7 +74,10 @@ function readEvent(buffer: Buffer, offset: number, recordBytes: number): PackedE
     position += bytes
     return buffer.subarray(position - bytes, position)
   }
-  const event = {
+  const mode = buffer.readUInt32LE(offset + 24)
+  const links = buffer.readUInt32LE(offset + 28)
+  const isLookedAt = buffer.readUInt16LE(offset + 34) !== 0
+  const texts = {
     mask: buffer.readUInt32LE(offset + 4),
     pid: buffer.readInt32LE(offset + 8),
     directory: take(buffer.readUInt16LE(offset + 16)),
@@ -78,7 +85,20 @@ function readEvent(buffer: Buffer, offset: number, recordBytes: number): PackedE
     oldDirectory: take(buffer.readUInt16LE(offset + 20)),
     oldName: take(buffer.readUInt16LE(offset + 22)),
   }
-  return position > offset + recordBytes ? undefined : event
+  const target = take(buffer.readUInt16LE(offset + 32))
+  if (position > offset + recordBytes) return undefined
+  return { ...texts, names: isLookedAt ? namesOf(mode, links, target) : undefined }
+}
+
+/** Undefined for a file with this one name, which is what nearly all are. */
+function namesOf(mode: number, links: number, target: Buffer): FileNames | null | undefined {
+  if (mode === 0) return null
+  const type = mode & fileTypes.mask
+  if (type === fileTypes.symlink) {
+    return { type: 'symlink', links, target: target.length === 0 ? null : kernelText(target) }
+  }
+  if (type !== fileTypes.regular) return { type: 'other', links, target: null }
+  return links > 1 ? { type: 'file', links, target: null } : undefined
 }
 
 /** A folder that comes or goes holds no content; one that is renamed changes the paths of all that is in it. */
@@ -87,28 +107,41 @@ function isUntoldDirectoryEvent(mask: number): boolean {
 }
 
 function tell(event: PackedEvent, target: FileEventTarget): void {
+  if (event.directory.length === 0 || event.name.length === 0) {
+    for (const action of actionsOf(event.mask)) target.withoutPath[action] += 1
+    return
+  }
   const path = join(event.directory, event.name)
-  const base = {
-    kind: 'file',
-    timestampMs: target.timestampMs,
-    pid: event.pid > 0 ? event.pid : null,
-    path,
-  } as const
-  const closed = (event.mask & masks.closeWrite) !== 0
-  const created = (event.mask & masks.create) !== 0
+  const pid = event.pid > 0 ? event.pid : null
+  const isClosed = (event.mask & masks.closeWrite) !== 0
+  for (const action of actionsOf(event.mask)) {
+    const isRename = action === 'rename'
+    target.add({
+      kind: 'file',
+      timestampMs: target.timestampMs,
+      pid,
+      action,
+      path,
+      previousPath: isRename ? previousPathOf(event) : null,
+      contentComplete: isClosed && (action === 'creation' || action === 'modification'),
+      ...(action === 'creation' && event.names !== undefined ? { names: event.names } : {}),
+    })
+  }
+}
 
-  if (created) target.add({ ...base, action: 'creation', previousPath: null, contentComplete: closed })
-  else if (closed) target.add({ ...base, action: 'modification', previousPath: null, contentComplete: true })
-  if ((event.mask & (masks.rename | masks.movedTo)) !== 0) {
-    const previousPath =
-      event.oldDirectory.length === 0 || event.oldName.length === 0
-        ? null
-        : join(event.oldDirectory, event.oldName)
-    target.add({ ...base, action: 'rename', previousPath, contentComplete: false })
-  }
-  if ((event.mask & masks.delete) !== 0) {
-    target.add({ ...base, action: 'deletion', previousPath: null, contentComplete: false })
-  }
+/** A write that belongs to a creation is told with it. The addon counts what it discards by the same rule. */
+function actionsOf(mask: number): FileRecord['action'][] {
+  const actions: FileRecord['action'][] = []
+  if ((mask & masks.create) !== 0) actions.push('creation')
+  else if ((mask & masks.closeWrite) !== 0) actions.push('modification')
+  if ((mask & (masks.rename | masks.movedTo)) !== 0) actions.push('rename')
+  if ((mask & masks.delete) !== 0) actions.push('deletion')
+  return actions
+}
+
+function previousPathOf(event: PackedEvent): KernelText | null {
+  const isKnown = event.oldDirectory.length > 0 && event.oldName.length > 0
+  return isKnown ? join(event.oldDirectory, event.oldName) : null
 }
 
 function join(directory: Buffer, name: Buffer): KernelText {

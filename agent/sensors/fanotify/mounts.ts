@@ -20,27 +20,47 @@ const kernelFilesystems: ReadonlySet<string> = new Set([
 ])
 
 const mountPointsMax = 512
+const parsedMountsMax = 8_192
 
-interface MountedFilesystem {
+export interface MountedFilesystem {
+  /** `major:minor` */
   readonly device: string
   /** The folder inside the file system that is mounted: `/` unless it is a bind mount. */
   readonly root: string
   readonly mountPoint: string
   readonly type: string
+  /** Options of the file system, as they stand there. */
+  readonly options: string
 }
 
 /** Mount points, one for each file system, in the order of mounting and bounded in number. */
 export function selectMountPoints(mountinfo: string): string[] {
+  return [...selectMounts(parseMounts(mountinfo)).values()]
+    .slice(0, mountPointsMax)
+    .map((mounted) => mounted.mountPoint)
+}
+
+/** The mount that each file system is best seen through, by device. */
+export function selectMounts(mounts: readonly MountedFilesystem[]): Map<string, MountedFilesystem> {
   const chosen = new Map<string, MountedFilesystem>()
-  for (const line of mountinfo.split('\n')) {
-    const mounted = parseLine(line)
-    if (mounted === undefined || kernelFilesystems.has(mounted.type)) continue
+  for (const mounted of mounts) {
     const earlier = chosen.get(mounted.device)
     // Paths come out below the mount point, so a mount of the whole file system beats one of a part.
     if (earlier === undefined || (earlier.root !== '/' && mounted.root === '/'))
       chosen.set(mounted.device, mounted)
   }
-  return [...chosen.values()].slice(0, mountPointsMax).map((mounted) => mounted.mountPoint)
+  return chosen
+}
+
+/** All mounts of file systems that somebody puts files into, bounded in number. */
+export function parseMounts(mountinfo: string): MountedFilesystem[] {
+  const mounts: MountedFilesystem[] = []
+  for (const line of mountinfo.split('\n')) {
+    const mounted = parseLine(line)
+    if (mounted === undefined || kernelFilesystems.has(mounted.type)) continue
+    if (mounts.push(mounted) === parsedMountsMax) break
+  }
+  return mounts
 }
 
 /** `36 35 98:0 /root /mount options optional... - type source super-options` */
@@ -50,7 +70,21 @@ function parseLine(line: string): MountedFilesystem | undefined {
   const [, , device, root, mountPoint] = fields
   const type = fields[separator + 1]
   if (separator === -1 || !device || !root || !mountPoint?.startsWith('/') || !type) return undefined
-  return { device, root: unescapeOctal(root), mountPoint: unescapeOctal(mountPoint), type }
+  const options = fields[separator + 3] ?? ''
+  return { device, root: unescapeOctal(root), mountPoint: unescapeOctal(mountPoint), type, options }
+}
+
+/** The folder that an overlay file system writes to, as whoever mounted it named it; null when it has none. */
+export function upperDirectory(mounted: MountedFilesystem): string | null {
+  if (mounted.type !== 'overlay') return null
+  // A comma inside a path is escaped with a backslash, which itself is written as three octal digits.
+  const option = mounted.options
+    .split(/(?<!\\134),/)
+    .find((each) => each.startsWith('upperdir='))
+    ?.slice('upperdir='.length)
+  if (option === undefined) return null
+  const path = unescapeOctal(option).replace(/\\(.)/gs, '$1')
+  return path.startsWith('/') ? path : null
 }
 
 /** Space, tab, newline and backslash are written as three octal digits. */
