@@ -152,7 +152,7 @@ export function createMountNamespaces(options: MountNamespacesOptions = {}): Mou
       let hasChanged = replaceEnded()
       if (table !== ownTable) hasChanged = true
       if (hints.size > 0 && readHinted(ownInode)) hasChanged = true
-      if (pid !== newestPid || isUnfinished) {
+      if (pid !== newestPid || pid === '' || isUnfinished) {
         if (lookAtProcesses(ownInode)) hasChanged = true
         if (readSomeTables()) hasChanged = true
       }
