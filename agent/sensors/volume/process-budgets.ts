@@ -20,9 +20,9 @@ interface Bucket {
 }
 
 export interface ProcessState extends PathOwner {
-  readonly pid: number
   startTicks: number | null
-  readonly buckets: { readonly [Group in VolumeGroup]: Bucket }
+  /** Null: nothing was spent yet. */
+  readonly buckets: { [Group in VolumeGroup]: Bucket | null }
   /** Of the lists in force; null when they must be looked up. */
   rules: ProcessRules | null
   /** How often something passed although the budget was spent, by action and by folder. */
@@ -39,13 +39,12 @@ const rarePassesMax = 16
 /** Actions and folders that are told apart; a flood over many folders passes no more than this many times that. */
 const rareKeysMax = 256
 
-export function createProcessState(pid: number, budgets: Budgets, nowMs: number): ProcessState {
-  const bucket = (group: VolumeGroup): Bucket => ({ left: budgets[group].burst, filledMs: nowMs })
+export function createProcessState(pid: number, nowMs: number): ProcessState {
   return {
     pid,
     startTicks: null,
-    paths: new Map(),
-    buckets: { file: bucket('file'), network: bucket('network'), activity: bucket('activity') },
+    heldPlaces: 0,
+    buckets: { file: null, network: null, activity: null },
     rules: null,
     passed: null,
     suppressed: null,
@@ -57,9 +56,20 @@ export function createProcessState(pid: number, budgets: Budgets, nowMs: number)
 }
 
 /** Takes one from the budget. False when it is spent, unless `mayOwe`: then it is paid back later. */
-export function spend(bucket: Bucket, budget: Budget, nowMs: number, mayOwe = false): boolean {
-  if (bucket.filledMs !== nowMs) {
-    bucket.left = Math.min(budget.burst, bucket.left + ((nowMs - bucket.filledMs) * budget.perSecond) / 1_000)
+export function spend(
+  state: ProcessState,
+  group: VolumeGroup,
+  budget: Budget,
+  nowMs: number,
+  mayOwe = false,
+): boolean {
+  let bucket = state.buckets[group]
+  if (bucket === null) {
+    bucket = { left: budget.burst, filledMs: nowMs }
+    state.buckets[group] = bucket
+  } else if (bucket.filledMs !== nowMs) {
+    const added = ((nowMs - bucket.filledMs) * budget.perSecond) / 1_000
+    bucket.left = Math.min(budget.burst, bucket.left + added)
     bucket.filledMs = nowMs
   }
   if (bucket.left < 1 && !mayOwe) return false

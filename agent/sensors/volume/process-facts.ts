@@ -24,9 +24,10 @@ export function createProcessFacts(lookUp: (pid: number) => ProcessFacts | null)
   function set(pid: number, facts: Known): void {
     known.delete(pid)
     if (known.size >= processesMax) {
+      // Many at once: a map that loses its first entry again and again looks past ever more empty ones.
       for (const oldest of known.keys()) {
         known.delete(oldest)
-        break
+        if (known.size <= processesMax / 2) break
       }
     }
     known.set(pid, facts)

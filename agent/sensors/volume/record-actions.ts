@@ -44,7 +44,7 @@ const groups: { readonly [Kind in MeasuredRecord['kind']]: VolumeGroup } = {
 }
 
 export function isMeasured(record: SensorRecord): record is MeasuredRecord {
-  return Object.hasOwn(groups, record.kind)
+  return record.kind === 'file' || Object.hasOwn(groups, record.kind)
 }
 
 export function groupOf(record: MeasuredRecord): VolumeGroup {

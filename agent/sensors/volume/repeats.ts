@@ -1,19 +1,30 @@
 /**
  * Tells what a process does to one path over and over once, and then once more when the window is over: with the
  * last record of each action, and how many came between. The order of the actions on a path is kept.
+ *
+ * The table has as many places as it has room, and a path has one of them by its hash: nothing is allocated for
+ * one that does not repeat. Whoever needs a taken place releases what is held there, so nothing is ever lost.
  */
 import type { FileRecord } from '../records.ts'
 
+/** A process, as one object from its first record to its end. */
+export interface PathOwner {
+  readonly pid: number
+  /** Places of the table in which something of it is held. */
+  heldPlaces: number
+}
+
 /** What one process did to one path within the window. */
-interface PathEntry {
-  readonly owner: PathOwner
-  readonly key: string
+interface Place<Owner> {
+  owner: Owner
+  key: string
   endsMs: number
   /** Actions that were told, as bits. */
   told: number
   /** Actions that came again, the one that came last at the end. */
-  held: Held[]
-  isGone: boolean
+  held: Held[] | null
+  /** It stands in the list of places in which something is held. */
+  isListed: boolean
 }
 
 interface Held {
@@ -22,146 +33,142 @@ interface Held {
   contentComplete: boolean
 }
 
-/** The paths of one process. */
-export interface PathOwner {
-  readonly paths: Map<string, PathEntry>
-}
-
-export interface Repeats {
+export interface Repeats<Owner extends PathOwner> {
   /** True when the record is kept until the window ends. */
-  hold(owner: PathOwner, key: string, record: FileRecord): boolean
-  /**
-   * The record is told: from now on its like is held. What is held of the path is released first, for an action
-   * that follows.
-   */
-  told(owner: PathOwner, key: string, record: FileRecord, nowMs: number): void
+  hold(owner: Owner, record: FileRecord, nowMs: number): boolean
+  /** The record was told: from now on its like is held. */
+  told(owner: Owner, record: FileRecord, nowMs: number): void
   /** Releases what is held of a path because another action is about to be told. */
-  releasePath(owner: PathOwner, key: string): void
-  /** Releases what is held of a process, and forgets its paths. */
-  releaseAll(owner: PathOwner): void
+  releasePath(owner: Owner, record: FileRecord): void
+  /** Releases what is held of a process. */
+  releaseAll(owner: Owner): void
   /** Releases what is due. */
   expire(nowMs: number): void
   readonly isEmpty: () => boolean
 }
 
 const bits = { creation: 1, modification: 2, deletion: 4, rename: 8 } as const
+/** All places in which something is held are looked at, so not more often than this. */
+const expirePauseMs = 50
+const hashedCharacters = 64
 
-/** `release` gets each record that was held, with `repeated`, and its owner. */
-export function createRepeats(
+/** `placesMax` is a power of two. `release` gets each record that was held, with `repeated`, and its owner. */
+export function createRepeats<Owner extends PathOwner>(
   windowMs: number,
-  entriesMax: number,
-  release: (record: FileRecord, owner: PathOwner) => void,
-): Repeats {
-  /** In the order in which their windows end, because all windows are of one length. */
-  let queue: PathEntry[] = []
-  let head = 0
-  let living = 0
+  placesMax: number,
+  release: (record: FileRecord, owner: Owner) => void,
+): Repeats<Owner> {
+  const places: (Place<Owner> | undefined)[] = new Array(placesMax)
+  let listed: Place<Owner>[] = []
+  let nextExpireMs = Number.POSITIVE_INFINITY
+  let heldPlaces = 0
 
-  function releaseEntry(entry: PathEntry): boolean {
-    if (entry.held.length === 0) return false
-    const { held } = entry
-    entry.held = []
+  function indexOf(owner: Owner, key: string): number {
+    let hash = Math.imul(owner.pid, 0x9e3779b1) ^ key.length
+    // The end is where paths differ.
+    for (let at = Math.max(0, key.length - hashedCharacters); at < key.length; at += 1) {
+      hash = Math.imul(hash ^ key.charCodeAt(at), 0x01000193)
+    }
+    return (hash ^ (hash >>> 15)) & (placesMax - 1)
+  }
+
+  function find(owner: Owner, key: string): Place<Owner> | undefined {
+    const place = places[indexOf(owner, key)]
+    return place !== undefined && place.owner === owner && place.key === key ? place : undefined
+  }
+
+  function releasePlace(place: Place<Owner>): void {
+    const { held } = place
+    if (held === null) return
+    place.held = null
+    place.owner.heldPlaces -= 1
+    heldPlaces -= 1
     for (const { record, count, contentComplete } of held) {
       const repeated = count > 1 ? { repeated: count - 1 } : {}
-      release({ ...record, contentComplete, ...repeated }, entry.owner)
+      release({ ...record, contentComplete, ...repeated }, place.owner)
     }
-    return true
   }
 
-  function forget(entry: PathEntry): void {
-    entry.isGone = true
-    entry.owner.paths.delete(entry.key)
-    living -= 1
-  }
-
-  function takeFirst(): PathEntry | undefined {
-    const entry = queue[head]
-    if (entry === undefined) return undefined
-    head += 1
-    if (head > 4_096 && head * 2 > queue.length) {
-      queue = queue.slice(head)
-      head = 0
+  function beginHolding(place: Place<Owner>): Held[] {
+    place.held = []
+    place.owner.heldPlaces += 1
+    heldPlaces += 1
+    if (!place.isListed) {
+      place.isListed = true
+      listed.push(place)
     }
-    return entry
-  }
-
-  /** Makes room by giving up the entry whose window ends first. */
-  function evict(): void {
-    while (living >= entriesMax) {
-      const entry = takeFirst()
-      if (entry === undefined) return
-      if (entry.isGone) continue
-      releaseEntry(entry)
-      forget(entry)
-    }
+    nextExpireMs = Math.min(nextExpireMs, place.endsMs)
+    return place.held
   }
 
   return {
-    hold(owner, key, record) {
-      const entry = owner.paths.get(key)
-      if (entry === undefined || (entry.told & bits[record.action]) === 0) return false
-      const at = entry.held.findIndex((held) => held.record.action === record.action)
-      if (at === -1) {
-        entry.held.push({ record, count: 1, contentComplete: record.contentComplete })
-        return true
-      }
-      const [held] = entry.held.splice(at, 1)
-      if (held === undefined) return false
-      held.record = record
-      held.count += 1
-      held.contentComplete ||= record.contentComplete
-      entry.held.push(held)
+    hold(owner, record, nowMs) {
+      const place = find(owner, keyOf(record))
+      if (place === undefined || (place.told & bits[record.action]) === 0) return false
+      if (place.held === null && place.endsMs <= nowMs) return false
+      const held = place.held ?? beginHolding(place)
+      const at = held.findIndex((each) => each.record.action === record.action)
+      const [known] = at === -1 ? [] : held.splice(at, 1)
+      held.push({
+        record,
+        count: (known?.count ?? 0) + 1,
+        contentComplete: record.contentComplete || (known?.contentComplete ?? false),
+      })
       return true
     },
-    told(owner, key, record, nowMs) {
-      const known = owner.paths.get(key)
-      if (known !== undefined) {
-        known.told |= bits[record.action]
+    told(owner, record, nowMs) {
+      const key = keyOf(record)
+      const index = indexOf(owner, key)
+      const place = places[index]
+      const endsMs = nowMs + windowMs
+      const told = bits[record.action]
+      if (place === undefined) {
+        places[index] = { owner, key, endsMs, told, held: null, isListed: false }
         return
       }
-      if (living >= entriesMax) evict()
-      const entry: PathEntry = {
-        owner,
-        key,
-        endsMs: nowMs + windowMs,
-        told: bits[record.action],
-        held: [],
-        isGone: false,
+      const isSame = place.owner === owner && place.key === key
+      if (isSame && (place.held !== null || place.endsMs > nowMs)) {
+        place.told |= told
+        return
       }
-      owner.paths.set(key, entry)
-      // Entries of processes that ended stay behind in the queue: they must not outgrow it.
-      if (queue.length - head > 2 * entriesMax) {
-        queue = queue.slice(head).filter(({ isGone }) => !isGone)
-        head = 0
-      }
-      queue.push(entry)
-      living += 1
+      releasePlace(place)
+      place.owner = owner
+      place.key = key
+      place.endsMs = endsMs
+      place.told = told
     },
-    releasePath(owner, key) {
-      const entry = owner.paths.get(key)
-      if (entry !== undefined) releaseEntry(entry)
+    releasePath(owner, record) {
+      if (owner.heldPlaces === 0) return
+      const place = find(owner, keyOf(record))
+      if (place !== undefined) releasePlace(place)
     },
     releaseAll(owner) {
-      for (const entry of [...owner.paths.values()]) {
-        releaseEntry(entry)
-        forget(entry)
-      }
+      if (owner.heldPlaces === 0) return
+      for (const place of listed) if (place.owner === owner) releasePlace(place)
     },
     expire(nowMs) {
-      for (;;) {
-        const entry = queue[head]
-        if (entry === undefined || (!entry.isGone && entry.endsMs > nowMs)) return
-        takeFirst()
-        if (entry.isGone) continue
-        if (releaseEntry(entry)) {
+      if (nowMs < nextExpireMs) return
+      let earliestMs = Number.POSITIVE_INFINITY
+      const kept: Place<Owner>[] = []
+      for (const place of listed) {
+        if (place.held !== null && place.endsMs <= nowMs) {
+          releasePlace(place)
           // It goes on: what was released counts as told, and a new window begins.
-          entry.endsMs = nowMs + windowMs
-          queue.push(entry)
-        } else {
-          forget(entry)
+          place.endsMs = nowMs + windowMs
         }
+        place.isListed = place.held !== null
+        if (!place.isListed) continue
+        kept.push(place)
+        earliestMs = Math.min(earliestMs, place.endsMs)
       }
+      listed = kept
+      nextExpireMs = Math.max(earliestMs, nowMs + expirePauseMs)
     },
-    isEmpty: () => living === 0,
+    isEmpty: () => heldPlaces === 0,
   }
+}
+
+/** Bytes that are no text have a key that no path has. */
+export function keyOf({ path }: FileRecord): string {
+  return typeof path === 'string' ? path : `\0${Buffer.from(path).toString('latin1')}`
 }

@@ -1,5 +1,5 @@
 /** The state of each process, bounded in number: who told nothing for longest makes room. */
-import { type Budgets, createProcessState, type ProcessState } from './process-budgets.ts'
+import { createProcessState, type ProcessState } from './process-budgets.ts'
 
 export interface StateTable {
   get(pid: number, nowMs: number): ProcessState
@@ -12,14 +12,9 @@ export interface StateTable {
 
 /** One that told something this short a time ago is passed over, as long as another can go. */
 const recentMs = 1_000
-const passedOverMax = 8
 
 /** `release` gets each state that goes. */
-export function createStateTable(
-  processesMax: number,
-  budgets: Budgets,
-  release: (state: ProcessState) => void,
-): StateTable {
+export function createStateTable(processesMax: number, release: (state: ProcessState) => void): StateTable {
   const states = new Map<number, ProcessState>()
 
   function remove(state: ProcessState): void {
@@ -27,10 +22,13 @@ export function createStateTable(
     release(state)
   }
 
+  /** An eighth at once: a map that loses its first entry again and again looks past ever more empty ones. */
   function makeRoom(nowMs: number): void {
+    const leftMax = processesMax - Math.ceil(processesMax / 8)
+    const passedOverMax = Math.ceil(processesMax / 2)
     let passedOver = 0
     for (const state of states.values()) {
-      if (states.size < processesMax) return
+      if (states.size <= leftMax) return
       if (nowMs - state.usedMs < recentMs && passedOver < passedOverMax) {
         // To the end of the map: its turn comes again.
         states.delete(state.pid)
@@ -49,8 +47,8 @@ export function createStateTable(
         known.usedMs = nowMs
         return known
       }
-      makeRoom(nowMs)
-      const state = createProcessState(pid, budgets, nowMs)
+      if (states.size >= processesMax) makeRoom(nowMs)
+      const state = createProcessState(pid, nowMs)
       states.set(pid, state)
       return state
     },

@@ -81,8 +81,13 @@ export function findRule(
   action: EventAction,
   record: MeasuredRecord,
 ): CompiledRule | undefined {
-  return rules.get(action)?.find((rule) => rule.matches(record))
+  const listed = rules.get(action)
+  if (listed === undefined) return undefined
+  for (const rule of listed) if (rule.matches(record)) return rule
+  return undefined
 }
+
+const slash = 47
 
 const conditions = [
   'executable',
@@ -145,7 +150,11 @@ function pathTest(prefix: string): CompiledRule['matches'] {
   return (record) => {
     const path = 'path' in record ? record.path : null
     if (path === null) return false
-    if (typeof path === 'string') return path.startsWith(folder) || path === file
+    if (typeof path === 'string') {
+      // The slash first: it tells most paths apart at the price of one character.
+      const isLonger = path.length > file.length
+      return isLonger ? path.charCodeAt(file.length) === slash && path.startsWith(folder) : path === file
+    }
     return folderBytes.equals(path.subarray(0, folderBytes.length))
   }
 }

@@ -149,15 +149,25 @@ describe('repeats', () => {
     expect(out.map(({ kind }) => kind)).toEqual(['file', 'file', 'exit', 'file'])
   })
 
-  test('a full table tells what it gives up', () => {
-    const { volume, files } = createWorld({ pathsMax: 2 })
+  test('a table without room tells what it gives up', () => {
+    const { volume, files } = createWorld({ pathsMax: 1 })
     volume.accept([file(), file(), file(), file({ path: '/b' }), file({ path: '/c' })])
     expect(files().map(({ path, repeated }) => [path, repeated])).toEqual([
       ['/tmp/a', undefined],
       ['/b', undefined],
-      ['/c', undefined],
       ['/tmp/a', 1],
+      ['/c', undefined],
     ])
+  })
+
+  test('many paths that repeat are told twice each, in a table that has the room', () => {
+    const { volume, files, pass } = createWorld({ pathsMax: 65_536 })
+    const paths = Array.from({ length: 2_000 }, (_, index) => `/srv/data/${index}`)
+    for (let round = 0; round < 5; round++) volume.accept(paths.map((path) => file({ path })))
+    pass(2_000)
+    const repeated = files().reduce((sum, record) => sum + (record.repeated ?? 0), 0)
+    expect(files().length + repeated).toBe(10_000)
+    expect(files().length).toBeLessThan(4_500)
   })
 })
 

@@ -20,7 +20,7 @@ import {
 } from './process-budgets.ts'
 import { createProcessFacts } from './process-facts.ts'
 import { actionOf, groupOf, isLink, isMeasured, type MeasuredRecord } from './record-actions.ts'
-import { createRepeats, type PathOwner } from './repeats.ts'
+import { createRepeats, keyOf } from './repeats.ts'
 import { createRuleDrops } from './rule-drops.ts'
 import { createStateTable } from './state-table.ts'
 import { findRule, type ProcessFacts, type TelemetryMatcher } from './telemetry-matcher.ts'
@@ -32,7 +32,7 @@ export interface VolumeOptions {
   readonly budgets?: Budgets
   /** How long the same is the same. */
   readonly windowMs?: number
-  /** Paths by process that are remembered. */
+  /** Paths by process that are remembered: a power of two. */
   readonly pathsMax?: number
   readonly processesMax?: number
   /** Processes that were there before their records came, for lists that ask who it is. */
@@ -80,17 +80,16 @@ export function createVolume(options: VolumeOptions): Volume {
   let out: SensorRecord[] = []
   let wake: () => void = () => undefined
 
-  const repeats = createRepeats(windowMs, pathsMax, (record, owner) => {
+  const repeats = createRepeats<ProcessState>(windowMs, pathsMax, (record, state) => {
     // Held records are bounded by the table, so they are told on credit: the last write is never lost.
-    const state = owner as ProcessState
-    spend(state.buckets.file, budgets.file, nowMs, true)
+    spend(state, 'file', budgets.file, nowMs, true)
     out.push(record)
   })
-  const states = createStateTable(processesMax, budgets, release)
+  const states = createStateTable(processesMax, release)
 
   /** What is held and counted of a process that ended, or for which there is no room. */
   function release(state: ProcessState): void {
-    repeats.releaseAll(state satisfies PathOwner)
+    repeats.releaseAll(state)
     tellSuppressed(state)
     suppressing.delete(state)
   }
@@ -113,7 +112,7 @@ export function createVolume(options: VolumeOptions): Volume {
   /** Whether it is told although, or because, there is room in the budget. */
   function mayTell(state: ProcessState, action: EventAction, record: MeasuredRecord): boolean {
     const group = groupOf(record)
-    if (spend(state.buckets[group], budgets[group], nowMs)) return true
+    if (spend(state, group, budgets[group], nowMs)) return true
     return passesAsRare(state, action) || (record.kind === 'file' && passesAsRare(state, folderOf(record)))
   }
 
@@ -130,7 +129,7 @@ export function createVolume(options: VolumeOptions): Volume {
         return
       }
       if (rule?.verdict === 'always') {
-        if (record.kind === 'file') repeats.releasePath(state, keyOf(record))
+        if (record.kind === 'file') repeats.releasePath(state, record)
         out.push(record)
         return
       }
@@ -138,7 +137,7 @@ export function createVolume(options: VolumeOptions): Volume {
     if (record.kind === 'file' && record.action !== 'rename' && !isLink(record)) {
       repeatable(state, action, record)
     } else if (mayTell(state, action, record)) {
-      if (record.kind === 'file') repeats.releasePath(state, keyOf(record))
+      if (record.kind === 'file') repeats.releasePath(state, record)
       out.push(record)
     } else {
       leaveOut(state, action, record)
@@ -146,15 +145,14 @@ export function createVolume(options: VolumeOptions): Volume {
   }
 
   function repeatable(state: ProcessState, action: EventAction, record: FileRecord & MeasuredRecord): void {
-    const key = keyOf(record)
-    if (repeats.hold(state, key, record)) return
+    if (repeats.hold(state, record, nowMs)) return
     if (!mayTell(state, action, record)) {
       leaveOut(state, action, record)
       return
     }
-    repeats.releasePath(state, key)
+    repeats.releasePath(state, record)
     out.push(record)
-    repeats.told(state, key, record, nowMs)
+    repeats.told(state, record, nowMs)
   }
 
   function one(record: SensorRecord): void {
@@ -263,11 +261,6 @@ function createElapsed(clock: () => number): () => number {
     lastMs = readMs
     return sumMs
   }
-}
-
-/** Bytes that are no text have a key that no path has. */
-function keyOf({ path }: FileRecord): string {
-  return typeof path === 'string' ? path : `\0${Buffer.from(path).toString('latin1')}`
 }
 
 function folderOf(record: FileRecord): string {
