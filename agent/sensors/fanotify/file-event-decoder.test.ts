@@ -105,6 +105,16 @@ test.each([
   ])
 })
 
+test.each([
+  ['/d', 'f\ufffd', '/d/f\ufffd'],
+  ['/d\ufffd', 'f', '/d\ufffd/f'],
+  ['/', 'naïve 𝄞', '/naïve 𝄞'],
+  ['/', Buffer.from([0xff]), new Uint8Array([0x2f, 0xff])],
+  [Buffer.from([0x2f, 0xc3]), Buffer.from([0xa9]), new Uint8Array([0x2f, 0xc3, 0x2f, 0xa9])],
+])('the text %j with %j is told as it is', (directory, name, path) => {
+  expect(decode(packed(0x100, [directory, name])).records.map((record) => record.path)).toEqual([path])
+})
+
 test('overflow, folders without path and excluded processes are counted or left out', () => {
   const events = [
     packed(0x4000, [], 0),

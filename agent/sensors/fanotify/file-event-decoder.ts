@@ -39,13 +39,17 @@ export interface FileEventSummary {
   readonly whole: boolean
 }
 
+/** Positions in the buffer rather than copies: most events need one text, and a flood needs it fast. */
 interface PackedEvent {
+  readonly buffer: Buffer
   readonly mask: number
   readonly pid: number
-  readonly directory: Buffer
-  readonly name: Buffer
-  readonly oldDirectory: Buffer
-  readonly oldName: Buffer
+  /** Where the directory begins; the name, the old directory and the old name follow on each other. */
+  readonly start: number
+  readonly directoryBytes: number
+  readonly nameBytes: number
+  readonly oldDirectoryBytes: number
+  readonly oldNameBytes: number
   /** Absent when nobody looked; null when the name was gone. */
   readonly names: FileNames | null | undefined
 }
@@ -69,33 +73,43 @@ export function decodeFileEvents(buffer: Buffer, length: number, target: FileEve
 }
 
 function readEvent(buffer: Buffer, offset: number, recordBytes: number): PackedEvent | undefined {
-  let position = offset + headerBytes
-  const take = (bytes: number): Buffer => {
-    position += bytes
-    return buffer.subarray(position - bytes, position)
-  }
+  const start = offset + headerBytes
+  const directoryBytes = buffer.readUInt16LE(offset + 16)
+  const nameBytes = buffer.readUInt16LE(offset + 18)
+  const oldDirectoryBytes = buffer.readUInt16LE(offset + 20)
+  const oldNameBytes = buffer.readUInt16LE(offset + 22)
+  const targetStart = start + directoryBytes + nameBytes + oldDirectoryBytes + oldNameBytes
+  const targetEnd = targetStart + buffer.readUInt16LE(offset + 32)
+  if (targetEnd > offset + recordBytes) return undefined
+  const isLookedAt = buffer.readUInt16LE(offset + 34) !== 0
   const mode = buffer.readUInt32LE(offset + 24)
   const links = buffer.readUInt32LE(offset + 28)
-  const isLookedAt = buffer.readUInt16LE(offset + 34) !== 0
-  const texts = {
+  return {
+    buffer,
     mask: buffer.readUInt32LE(offset + 4),
     pid: buffer.readInt32LE(offset + 8),
-    directory: take(buffer.readUInt16LE(offset + 16)),
-    name: take(buffer.readUInt16LE(offset + 18)),
-    oldDirectory: take(buffer.readUInt16LE(offset + 20)),
-    oldName: take(buffer.readUInt16LE(offset + 22)),
+    start,
+    directoryBytes,
+    nameBytes,
+    oldDirectoryBytes,
+    oldNameBytes,
+    names: isLookedAt ? namesOf(mode, links, buffer, targetStart, targetEnd) : undefined,
   }
-  const target = take(buffer.readUInt16LE(offset + 32))
-  if (position > offset + recordBytes) return undefined
-  return { ...texts, names: isLookedAt ? namesOf(mode, links, target) : undefined }
 }
 
 /** Undefined for a file with this one name, which is what nearly all are. */
-function namesOf(mode: number, links: number, target: Buffer): FileNames | null | undefined {
+function namesOf(
+  mode: number,
+  links: number,
+  buffer: Buffer,
+  targetStart: number,
+  targetEnd: number,
+): FileNames | null | undefined {
   if (mode === 0) return null
   const type = mode & fileTypes.mask
   if (type === fileTypes.symlink) {
-    return { type: 'symlink', links, target: target.length === 0 ? null : kernelText(target) }
+    const target = targetStart === targetEnd ? null : kernelText(buffer.subarray(targetStart, targetEnd))
+    return { type: 'symlink', links, target }
   }
   if (type !== fileTypes.regular) return { type: 'other', links, target: null }
   return links > 1 ? { type: 'file', links, target: null } : undefined
@@ -107,11 +121,11 @@ function isUntoldDirectoryEvent(mask: number): boolean {
 }
 
 function tell(event: PackedEvent, target: FileEventTarget): void {
-  if (event.directory.length === 0 || event.name.length === 0) {
+  if (event.directoryBytes === 0 || event.nameBytes === 0) {
     for (const action of actionsOf(event.mask)) target.withoutPath[action] += 1
     return
   }
-  const path = join(event.directory, event.name)
+  const path = join(event.buffer, event.start, event.directoryBytes, event.nameBytes)
   const pid = event.pid > 0 ? event.pid : null
   const isClosed = (event.mask & masks.closeWrite) !== 0
   for (const action of actionsOf(event.mask)) {
@@ -140,11 +154,19 @@ function actionsOf(mask: number): FileRecord['action'][] {
 }
 
 function previousPathOf(event: PackedEvent): KernelText | null {
-  const isKnown = event.oldDirectory.length > 0 && event.oldName.length > 0
-  return isKnown ? join(event.oldDirectory, event.oldName) : null
+  const { buffer, start, directoryBytes, nameBytes, oldDirectoryBytes, oldNameBytes } = event
+  const isKnown = oldDirectoryBytes > 0 && oldNameBytes > 0
+  return isKnown ? join(buffer, start + directoryBytes + nameBytes, oldDirectoryBytes, oldNameBytes) : null
 }
 
-function join(directory: Buffer, name: Buffer): KernelText {
-  const isRoot = directory.length === 1 && directory[0] === slash[0]
-  return kernelText(Buffer.concat(isRoot ? [directory, name] : [directory, slash, name]))
+/** The name follows on its directory. */
+function join(buffer: Buffer, start: number, directoryBytes: number, nameBytes: number): KernelText {
+  const nameStart = start + directoryBytes
+  const isRoot = directoryBytes === 1 && buffer[start] === slash[0]
+  const directory = isRoot ? '' : buffer.toString('utf8', start, nameStart)
+  const path = `${directory}/${buffer.toString('utf8', nameStart, nameStart + nameBytes)}`
+  // Bytes that are no UTF-8 read as this character, which may also stand there itself.
+  if (!path.includes('\ufffd')) return path
+  const parts = [buffer.subarray(start, nameStart), slash, buffer.subarray(nameStart, nameStart + nameBytes)]
+  return kernelText(Buffer.concat(isRoot ? parts.slice(1) : parts))
 }
