@@ -72,15 +72,19 @@ export function createFanotifySensor(options: FanotifySensorOptions): FanotifySe
   const marks = createMarks(native)
   const { namespaces } = options
   let open: GroupHandle | null = null
-  let nextRescanMs = Number.NEGATIVE_INFINITY
-  let earliestRescanMs = Number.NEGATIVE_INFINITY
+  let lastRescanMs = Number.NEGATIVE_INFINITY
+  let lastListedMs = Number.NEGATIVE_INFINITY
+  let isHinted = false
 
   function rescanWhenDue() {
     const nowMs = clock()
-    if (open === null || nowMs < nextRescanMs || nowMs < earliestRescanMs) return
-    nextRescanMs = nowMs + rescanIntervalMs
-    earliestRescanMs = nowMs + hintedRescanPauseMs
-    namespaces?.scan()
+    const isDue = hasPassed(lastListedMs, rescanIntervalMs, nowMs)
+    if (open === null || !(isDue || (isHinted && hasPassed(lastRescanMs, hintedRescanPauseMs, nowMs)))) return
+    isHinted = false
+    lastRescanMs = nowMs
+    if (isDue) lastListedMs = nowMs
+    // Listing all processes is for when it is time: hints may come many times a second.
+    namespaces?.scan(isDue ? 'all' : 'noticed')
     const own = listMountPoints().map((mountPoint) => ({ mountPoint, root: '/' }))
     marks.update(open, [...own, ...(namespaces?.mounts() ?? [])])
   }
@@ -91,7 +95,7 @@ export function createFanotifySensor(options: FanotifySensorOptions): FanotifySe
     refusedMounts: marks.refused,
     rescan(pid) {
       if (pid !== undefined) namespaces?.noticeNamespace(pid)
-      nextRescanMs = Number.NEGATIVE_INFINITY
+      isHinted = true
       rescanWhenDue()
     },
     async run(sink, signal, attached) {
@@ -99,8 +103,7 @@ export function createFanotifySensor(options: FanotifySensorOptions): FanotifySe
       open = handle
       try {
         const drain = createDrain(options, handle, sink)
-        nextRescanMs = Number.NEGATIVE_INFINITY
-        earliestRescanMs = Number.NEGATIVE_INFINITY
+        lastListedMs = Number.NEGATIVE_INFINITY
         rescanWhenDue()
         attached()
         await drainEvery(drainIntervalMs, signal, () => {
@@ -127,7 +130,7 @@ function createDrain(options: FanotifySensorOptions, handle: GroupHandle, sink: 
   let records: SensorRecord[] = []
   let withoutPath = noFileCounts()
   let discarded = noFileCounts()
-  let nextReportMs = Number.NEGATIVE_INFINITY
+  let lastReportMs = Number.NEGATIVE_INFINITY
   const add = (record: FileRecord) => {
     const location = translate(record.path)
     records.push(location === null ? record : { ...record, containerPath: location.containerPath })
@@ -167,8 +170,8 @@ function createDrain(options: FanotifySensorOptions, handle: GroupHandle, sink: 
       handUp()
       if (length < buffer.length - eventBytesMax) break
     }
-    if (timestampMs >= nextReportMs) {
-      nextReportMs = timestampMs + reportIntervalMs
+    if (hasPassed(lastReportMs, reportIntervalMs, timestampMs)) {
+      lastReportMs = timestampMs
       report(timestampMs)
     }
     handUp()
@@ -185,4 +188,9 @@ function createDrain(options: FanotifySensorOptions, handle: GroupHandle, sink: 
       handUp()
     },
   }
+}
+
+/** A clock that was set back must not put things off for as long as it was ahead. */
+function hasPassed(sinceMs: number, durationMs: number, nowMs: number): boolean {
+  return nowMs - sinceMs >= durationMs || nowMs < sinceMs
 }

@@ -9,8 +9,8 @@ import { type MountedFilesystem, parseMounts } from './mounts.ts'
 import { type ForeignMount, findForeignMounts, type MountNamespace } from './namespace-mounts.ts'
 
 export interface MountNamespaces {
-  /** Looks for what is new, within bounds: what does not fit is looked at the next time. */
-  scan(): void
+  /** Looks for what is new, within bounds: what does not fit is looked at the next time. `noticed`: no list. */
+  scan(what?: 'all' | 'noticed'): void
   /** This process is new, or changed its namespace or what is mounted there: the next look begins with it. */
   noticeNamespace(pid: number): void
   /** File systems that are not mounted in the agent's own namespace, each once. */
@@ -136,6 +136,15 @@ export function createMountNamespaces(options: MountNamespacesOptions = {}): Mou
     return hasChanged
   }
 
+  /** Nothing is new as long as no process is. */
+  function lookForNew(ownInode: number): boolean {
+    const pid = proc.newestPid()
+    if (pid === newestPid && pid !== '' && !isUnfinished) return false
+    newestPid = pid
+    const hasFound = lookAtProcesses(ownInode)
+    return readSomeTables() || hasFound
+  }
+
   function rebuild(own: readonly MountedFilesystem[]): void {
     const ordered = [...namespaces.values()].sort((left, right) => left.inode - right.inode)
     const found = findForeignMounts(own, ordered, procFolder)
@@ -144,19 +153,14 @@ export function createMountNamespaces(options: MountNamespacesOptions = {}): Mou
   }
 
   return {
-    scan() {
+    scan(what = 'all') {
       const table = proc.mountTable('self')
       const ownInode = proc.namespaceOf('self')
-      const pid = proc.newestPid()
       if (table === null || ownInode === null) return
       let hasChanged = replaceEnded()
       if (table !== ownTable) hasChanged = true
       if (hints.size > 0 && readHinted(ownInode)) hasChanged = true
-      if (pid !== newestPid || pid === '' || isUnfinished) {
-        if (lookAtProcesses(ownInode)) hasChanged = true
-        if (readSomeTables()) hasChanged = true
-      }
-      newestPid = pid
+      if (what === 'all' && lookForNew(ownInode)) hasChanged = true
       ownTable = table
       if (hasChanged) rebuild(parseMounts(table))
     },
