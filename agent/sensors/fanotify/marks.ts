@@ -5,6 +5,8 @@ export interface MarkTarget {
   readonly mountPoint: string
   /** `/`, or what leads to another mount namespace's root. */
   readonly root: string
+  /** Why it is not even tried; it is listed as refused. */
+  readonly refusedBecause?: string
 }
 
 export interface RefusedMount {
@@ -39,7 +41,10 @@ export function createMarks(native: NativeAddon) {
         watched.delete(mountPoint)
         refused.delete(mountPoint)
       }
-      for (const target of targets) mark(handle, target)
+      for (const target of targets) {
+        if (target.refusedBecause === undefined) mark(handle, target)
+        else refused.set(target.mountPoint, target.refusedBecause)
+      }
     },
     clear() {
       watched.clear()

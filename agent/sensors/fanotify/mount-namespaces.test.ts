@@ -292,12 +292,17 @@ describe.skipIf(!asRoot)('mount namespaces of other processes', () => {
     writeFileSync(at('proc/self/mountinfo'), '1 0 0:1 / / rw - tmpfs own rw\n')
     writeFileSync(
       at('proc/7/mountinfo'),
-      '\0\n1 2 3\n9 9 0:9 / / rw - overlay o rw,upperdir=\n8 8 0:8 / /x rw - tmpfs t rw',
+      '\0\n1 2 3\n9 9 0:9 / / rw - overlay o rw,upperdir=\n8 8 0:8 / /x rw - tmpfs t rw\n7 7 0:7 / /s rw - fuse.sshfs s rw',
     )
     const nonsense = createMountNamespaces({ procFolder: at('proc') })
     nonsense.scan()
     expect(nonsense.mounts()).toEqual([
       { mountPoint: `${at('proc')}/7/root/x`, root: `${at('proc')}/7/root` },
+      {
+        mountPoint: `${at('proc')}/7/root/s`,
+        root: `${at('proc')}/7/root`,
+        refusedBecause: expect.stringContaining('not tried'),
+      },
       { mountPoint: `${at('proc')}/7/root`, root: `${at('proc')}/7/root` },
     ])
     rmSync(at('proc'), { recursive: true })

@@ -19,6 +19,15 @@ const kernelFilesystems: ReadonlySet<string> = new Set([
   ...['selinuxfs', 'ramfs', 'sockfs', 'pipefs', 'anon_inodefs', 'devtmpfs', 'nfsd', 'resctrl'],
 ])
 
+/** Served by somebody who may not answer: even asking for their size can take for ever. */
+const servedFilesystems: ReadonlySet<string> = new Set([
+  ...['nfs', 'nfs4', 'cifs', 'smb3', 'ceph', 'afs', '9p', 'lustre', 'fuse', 'ocfs2', 'gfs2'],
+])
+
+export function isServed({ type }: MountedFilesystem): boolean {
+  return servedFilesystems.has(type) || type.startsWith('fuse.')
+}
+
 const mountPointsMax = 512
 const parsedMountsMax = 8_192
 

@@ -1,7 +1,8 @@
 /** What mount tables of several namespaces say together: file systems to watch, and folders of containers. */
 import { statSync } from 'node:fs'
 import type { ContainerFolder } from './container-paths.ts'
-import { type MountedFilesystem, selectMounts, upperDirectory } from './mounts.ts'
+import type { MarkTarget } from './marks.ts'
+import { isServed, type MountedFilesystem, selectMounts, upperDirectory } from './mounts.ts'
 
 export interface MountNamespace {
   /** Of /proc/PID/ns/mnt: what the namespace is told apart by. */
@@ -14,12 +15,8 @@ export interface MountNamespace {
   readonly mounts: readonly MountedFilesystem[]
 }
 
-export interface ForeignMount {
-  /** As the agent reaches it: `/proc/PID/root/...`. */
-  readonly mountPoint: string
-  /** `/proc/PID/root`: stands before the paths that come out of it. */
-  readonly root: string
-}
+/** `mountPoint` as the agent reaches it, `/proc/PID/root/...`, and `root` the beginning of that. */
+export type ForeignMount = MarkTarget
 
 /** Where the paths of a file system begin in events. */
 interface View {
@@ -28,6 +25,7 @@ interface View {
 }
 
 const foreignMountsMax = 512
+const servedReason = 'not tried: a server that does not answer would hold the agent up'
 
 export function findForeignMounts(
   own: readonly MountedFilesystem[],
@@ -45,7 +43,11 @@ export function findForeignMounts(
     for (const [device, mounted] of selectMounts(namespace.mounts)) {
       if (views.has(device) || mounted.type === 'overlay' || mounts.length >= foreignMountsMax) continue
       views.set(device, { root, mounted })
-      mounts.push({ mountPoint: below(root, mounted.mountPoint), root })
+      mounts.push({
+        mountPoint: below(root, mounted.mountPoint),
+        root,
+        ...(isServed(mounted) ? { refusedBecause: servedReason } : {}),
+      })
       folders.push(folderOf(namespace, below(root, mounted.mountPoint), mounted.mountPoint))
     }
   }
