@@ -38,12 +38,11 @@ export const LISTABLE_ACTIONS = [
   'device-read',
   'sysctl-written',
 ] as const satisfies readonly EventAction[]
-export type ListableAction = (typeof LISTABLE_ACTIONS)[number]
 
 /** `drop`: counted and not told. `keep`: no later rule drops it. `always`: kept, and no cap holds it back. */
 const VERDICTS = ['drop', 'keep', 'always'] as const
 
-export const TELEMETRY_RULES_MAX = 256
+const TELEMETRY_RULES_MAX = 256
 
 const AbsolutePath = Type.String({ minLength: 1, maxLength: PATH_CHARACTERS_MAX, pattern: '^/' })
 

@@ -256,7 +256,9 @@ long file_events_drain(struct file_events *events, uint8_t *target, size_t capac
 
       events->position = 0;
       events->filled = length > 0 ? (size_t)length : 0;
-      if (length < 0 && errno != EAGAIN && errno != EINTR)
+      if (length < 0 && errno == EAGAIN)
+        atomic_store(&events->relief.was_emptied, true);
+      else if (length < 0 && errno != EINTR)
         result = -1;
       if (length <= 0)
         break;

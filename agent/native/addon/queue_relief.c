@@ -91,7 +91,7 @@ static void run(void *argument) {
   uv_mutex_lock(&relief->lock);
   while (!relief->is_stopping) {
     uv_cond_timedwait(&relief->stop_asked, &relief->lock, LOOK_INTERVAL_NS);
-    if (!relief->is_stopping)
+    if (!atomic_exchange(&relief->was_emptied, false) && !relief->is_stopping)
       trim(relief);
   }
   uv_mutex_unlock(&relief->lock);

@@ -32,7 +32,7 @@ export interface FanotifySensorOptions {
   /** Of other processes, such as containers; without it only the agent's own namespace is watched. */
   readonly namespaces?: MountNamespaces
   /**
-   * Events that may wait in the kernel's queue, at about 200 bytes of the agent's memory each. What is beyond is
+   * Events that may wait in the kernel's queue, at about 150 bytes of the agent's memory each. What is beyond is
    * discarded, oldest first, and counted by kind. More than a second of 100,000 events each must fit.
    */
   readonly waitingEventsMax?: number
@@ -131,6 +131,8 @@ function createDrain(options: FanotifySensorOptions, handle: GroupHandle, sink: 
   let withoutPath = noFileCounts()
   let discarded = noFileCounts()
   let lastReportMs = Number.NEGATIVE_INFINITY
+  /** More may wait than was fetched. At first, so that the addon learns the bound. */
+  let isBehind = true
   const add = (record: FileRecord) => {
     const location = translate(record.path)
     records.push(location === null ? record : { ...record, containerPath: location.containerPath })
@@ -157,10 +159,16 @@ function createDrain(options: FanotifySensorOptions, handle: GroupHandle, sink: 
   const step = () => {
     const timestampMs = clock()
     let found = false
-    native.fanotifyTrim(handle, waitingEventsMax)
+    // Counting what waits is dear, so it is done when the last call did not get through it. While this thread
+    // stands still, the addon's own sees to the bound.
+    if (isBehind) native.fanotifyTrim(handle, waitingEventsMax)
+    isBehind = true
     for (let round = 0; round < roundsMax; round++) {
       const length = native.fanotifyDrain(handle, buffer)
-      if (length === 0) break
+      if (length === 0) {
+        isBehind = false
+        break
+      }
       found = true
       beforeHandingUp()
       const summary = decodeFileEvents(buffer, length, { timestampMs, isExcluded, add, withoutPath })
@@ -168,7 +176,10 @@ function createDrain(options: FanotifySensorOptions, handle: GroupHandle, sink: 
       if (!summary.whole)
         records.push({ kind: 'loss', timestampMs, source: `${name}:unreadable`, count: null })
       handUp()
-      if (length < buffer.length - eventBytesMax) break
+      if (length < buffer.length - eventBytesMax) {
+        isBehind = false
+        break
+      }
     }
     if (hasPassed(lastReportMs, reportIntervalMs, timestampMs)) {
       lastReportMs = timestampMs
@@ -181,6 +192,7 @@ function createDrain(options: FanotifySensorOptions, handle: GroupHandle, sink: 
     step,
     /** Fetches what waits, and counts what comes in faster than that. */
     finish() {
+      isBehind = true
       for (let call = 0; call < finishCallsMax && step(); call++);
       native.fanotifyTrim(handle, 0)
       step()
