@@ -2,7 +2,7 @@ import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { loadBuiltAddon } from '../../native/testing/compile.ts'
 import type { FileRecord, SensorRecord } from '../records.ts'
 import { createFanotifySensor } from './fanotify-sensor.ts'
@@ -60,6 +60,8 @@ describe.skipIf(!asRoot)('file systems that come, change and go', () => {
     await ended
     spawnSync('umount', ['-q', mountPoint])
   })
+
+  afterAll(() => rmdirSync(mountPoint))
 
   test('whatever the sensor is doing, it leaves no descriptor open on what it watches', async () => {
     const held = new Set<string>()
