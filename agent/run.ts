@@ -50,6 +50,8 @@ import { createLayers } from './sensors/layers.ts'
 import { createProcessTable } from './sensors/process-table.ts'
 import type { RecordSink } from './sensors/records.ts'
 import { selectLayers } from './sensors/select-layers.ts'
+import type { ProcessFacts } from './sensors/volume/telemetry-matcher.ts'
+import { createVolume } from './sensors/volume/volume.ts'
 import { createFileUploads } from './uplink/files.ts'
 import { createUplink, type UplinkState } from './uplink/uplink.ts'
 import { AGENT_VERSION } from './version.ts'
@@ -162,11 +164,23 @@ export async function runAgent(
     emit,
     clock,
   })
+  const volume = createVolume({
+    sink(records) {
+      for (const observation of builder.build(records)) {
+        emit(observation.event)
+        detection.handle(observation)
+      }
+    },
+    clock: () => performance.now(),
+    lookUpProcess: factsOfProcess,
+    examine: (record) => detection.examine({ path: record.path, identity: null, why: 'written' }, record.pid),
+  })
   const sink: RecordSink = (records) => {
-    for (const observation of builder.build(records)) {
-      emit(observation.event)
-      detection.handle(observation)
+    for (const record of records) {
+      if ((record.kind === 'mount' || record.kind === 'namespace') && record.process !== null)
+        layers.noticeMounts(record.process.pid)
     }
+    volume.accept(records)
   }
   const layers = selectLayers({ settings, native, platform, ownPids, ownFolders, clock })
   const sensors = createLayers(layers.chains, (change) => {
@@ -383,7 +397,15 @@ export async function runAgent(
   try {
     await runTogether(signal, [
       async function sensorLayers(stop) {
-        await sensors.run(sink, stop)
+        // What the layers hand over at their end still passes through.
+        const layersEnded = new AbortController()
+        const passing = volume.run(layersEnded.signal)
+        try {
+          await sensors.run(sink, stop)
+        } finally {
+          layersEnded.abort()
+          await passing
+        }
       },
       async function contentScanner(stop) {
         await scanner.run(stop)
@@ -433,6 +455,16 @@ export async function runAgent(
     throw error
   } finally {
     emit(agentStopped(outcome, clock()))
+  }
+
+  function factsOfProcess(pid: number): ProcessFacts | null {
+    const entry = table.find(pid)
+    if (entry === null) return null
+    return {
+      executable: entry.executable,
+      parentExecutable: entry.parent?.executable ?? null,
+      userId: entry.userId,
+    }
   }
 
   function isReady(): boolean {

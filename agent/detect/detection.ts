@@ -46,6 +46,8 @@ interface DetectionStatus {
 export interface Detection {
   /** Never throws and never waits. */
   handle(observation: Observation): void
+  /** Reads a file whose writing is not told, because there was too much of it; what it holds is told. */
+  examine(content: Content, pid: number | null): void
   /** What a file that was read on demand holds: emits like `handle`, without a process. */
   handleAsked(content: Content, outcome: ScanOutcome): readonly Finding[]
   /** From now on what was told is told again: after containment, a finding says that it did not hold. */
@@ -154,6 +156,9 @@ export function createDetection(options: DetectionOptions): Detection {
       const known = matches.length === 0 ? NONE_KNOWN : new Set(matches.map(({ indicator }) => indicator.id))
       const pid = 'process.pid' in event ? (event['process.pid'] ?? null) : null
       scanner.submit({ ...content, pid }, (outcome) => contentRead(event, content, outcome, known))
+    },
+    examine(content, pid) {
+      scanner.submit({ ...content, pid }, (outcome) => contentRead(null, content, outcome, NONE_KNOWN))
     },
     handleAsked(content, outcome) {
       return contentRead(null, content, outcome, NONE_KNOWN)

@@ -11,7 +11,7 @@ import type { Content, Observation } from '../detect/observation.ts'
 import { describeActivity } from './activity-events.ts'
 import { type Actor, actorOf, baseName, imageOf, sessionLeader } from './actors.ts'
 import { createFidelity, fidelityFields, lossy, text } from './kernel-text.ts'
-import { fileEventOf, isoTime, lossEvent, tamperEvent } from './plain-events.ts'
+import { fileEventOf, isoTime, leftOutEvent, lossEvent, tamperEvent } from './plain-events.ts'
 import { ancestorsOf, type ProcessTable, type TrackedProcess } from './process-table.ts'
 import type {
   ActivityRecord,
@@ -23,6 +23,7 @@ import type {
   LibraryRecord,
   ProcessReference,
   SensorRecord,
+  SuppressedRecord,
 } from './records.ts'
 import { createRepeatedLoads } from './repeated-loads.ts'
 
@@ -162,6 +163,11 @@ export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
       'file.path': path,
       ...(name === '' ? {} : { 'file.name': name }),
       ...(dot > 0 && dot < name.length - 1 ? { 'file.extension': name.slice(dot + 1, dot + 65) } : {}),
+      ...(record.containerPath === undefined
+        ? {}
+        : {
+            'cordon.file.container_path': text('cordon.file.container_path', record.containerPath, fidelity),
+          }),
     }
     const shared = {
       '@timestamp': isoTime(record.timestampMs),
@@ -253,6 +259,20 @@ export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
     }
   }
 
+  /** What was left out on purpose, and whose it was. */
+  function suppressedEvent(record: SuppressedRecord, into: Observation[]): void {
+    const entry = record.process === null ? null : findReferenced(record.process)
+    if (entry) announce(entry, into)
+    const fidelity = createFidelity()
+    const actor =
+      entry !== null
+        ? actorOf(entry, options.userName, fidelity)
+        : record.process === null
+          ? {}
+          : unknownActor(record.process)
+    into.push({ event: leftOutEvent(record, actor), content: null })
+  }
+
   /** Files of the agent that somebody else changed. The agent's own changes are left out. */
   function ownFileEvent(record: FileRecord, path: string, into: Observation[]): void {
     if (record.pid === null || options.ownPids.has(record.pid)) return
@@ -285,9 +305,10 @@ export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
         if (record.pid === null || !options.ownPids.has(record.pid)) fileEvent(record, into)
         return
       case 'loss':
-        // Temporary folders that went before their events were read; `status` counts them as lost.
-        if (record.source === 'fanotify:folder-gone') return
         into.push({ event: lossEvent(record), content: null })
+        return
+      case 'suppressed':
+        suppressedEvent(record, into)
         return
       default:
         activityEvent(record, into)

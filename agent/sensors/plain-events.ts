@@ -1,8 +1,12 @@
 /** Events that are built by hand, because there are many of them or because they are the agent's own. */
+import { CLASS_ACTIVITY } from '../../shared/events/delivery-class.ts'
 import type { CordonEvent, EventOf } from '../../shared/events/event.ts'
+import { constantsOf, inSchemaOrder } from '../../shared/events/schema-order.ts'
+import { TEXT_CHARACTERS_MAX } from '../../shared/protocol/limits.ts'
 import type { Actor } from './actors.ts'
 import { type Fidelity, fidelityFields, text } from './kernel-text.ts'
-import type { FileRecord, LossRecord } from './records.ts'
+import type { FileRecord, LossRecord, SuppressedRecord } from './records.ts'
+import { isLink } from './volume/record-actions.ts'
 
 export function fileEventOf(
   record: FileRecord,
@@ -12,11 +16,13 @@ export function fileEventOf(
 ): CordonEvent {
   switch (record.action) {
     case 'creation':
+      if (isLink(record)) return linkEvent(record, shared, rest, fidelity)
       return {
         ...shared,
         'event.type': 'creation',
         'event.action': 'file-created',
         ...rest,
+        ...repeatedOf(record),
         ...fidelityFields(fidelity),
       }
     case 'modification':
@@ -25,6 +31,7 @@ export function fileEventOf(
         'event.type': 'change',
         'event.action': 'file-modified',
         ...rest,
+        ...repeatedOf(record),
         ...fidelityFields(fidelity),
       }
     case 'deletion':
@@ -33,6 +40,7 @@ export function fileEventOf(
         'event.type': 'deletion',
         'event.action': 'file-deleted',
         ...rest,
+        ...repeatedOf(record),
         ...fidelityFields(fidelity),
       }
     case 'rename': {
@@ -50,6 +58,49 @@ export function fileEventOf(
       }
     }
   }
+}
+
+function repeatedOf(record: FileRecord) {
+  return record.repeated === undefined ? undefined : { 'cordon.file.repeated': record.repeated }
+}
+
+/** A second name of a file, or a symbolic link. */
+function linkEvent(
+  record: FileRecord,
+  shared: Pick<EventOf<'file-created'>, '@timestamp' | 'event.kind' | 'event.category'>,
+  rest: Omit<EventOf<'file-created'>, keyof typeof shared | 'event.type' | 'event.action'>,
+  fidelity: Fidelity,
+): EventOf<'file-linked'> {
+  const { names } = record
+  return inSchemaOrder('file-linked', {
+    ...shared,
+    'event.type': 'creation',
+    'event.action': 'file-linked',
+    ...rest,
+    'file.type': names?.type === 'symlink' ? 'symlink' : 'file',
+    ...(names?.target == null
+      ? {}
+      : { 'file.target_path': text('file.target_path', names.target, fidelity) }),
+    'cordon.file.links': names?.links,
+    ...fidelityFields(fidelity),
+  })
+}
+
+/** Seen, and not told one by one, because there was too much of it or a list says so. */
+export function leftOutEvent(record: SuppressedRecord, actor: Actor): EventOf<'gap'> {
+  const counts = Object.values(record.counts)
+  return inSchemaOrder('gap', {
+    '@timestamp': isoTime(record.endedMs),
+    ...constantsOf('gap'),
+    'cordon.gap.class': CLASS_ACTIVITY,
+    'cordon.gap.count': counts.reduce((sum, count) => sum + count, 0),
+    'cordon.gap.bytes': null,
+    'cordon.gap.started': isoTime(record.startedMs),
+    'cordon.gap.ended': isoTime(record.endedMs),
+    'event.reason': record.reason.slice(0, TEXT_CHARACTERS_MAX),
+    'cordon.gap.actions': record.counts,
+    ...actor,
+  })
 }
 
 export function tamperEvent(timestampMs: number, reason: string, actor: Actor): EventOf<'tamper'> {

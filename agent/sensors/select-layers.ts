@@ -5,6 +5,7 @@ import type { Platform } from '../platform/platform.ts'
 import { createEbpfSensor, type EbpfSensor } from './ebpf/ebpf-sensor.ts'
 import { probeEbpf } from './ebpf/probe.ts'
 import { createFanotifySensor, type FanotifySensor, type RefusedMount } from './fanotify/fanotify-sensor.ts'
+import { createMountNamespaces } from './fanotify/mount-namespaces.ts'
 import { selectMountPoints } from './fanotify/mounts.ts'
 import type { Layer } from './layers.ts'
 import { createFilePollingSensor } from './polling/files.ts'
@@ -31,6 +32,8 @@ export interface SelectedLayers {
   readonly best: readonly string[]
   /** Leaves out what this process does, in the kernel where that can be. */
   exclude(process: ProcessKey): void
+  /** A process mounted something, or took a namespace of its own: what there is to watch may have changed. */
+  noticeMounts(pid: number): void
   refusedMounts(): readonly RefusedMount[]
 }
 
@@ -45,6 +48,7 @@ export function selectLayers(options: SelectOptions): SelectedLayers {
   if (self) excluded.set(process.pid, self.process)
   let ebpf: EbpfSensor | null = null
   let fanotify: FanotifySensor | null = null
+  const namespaces = createMountNamespaces()
 
   const processes: Layer[] = [
     {
@@ -83,6 +87,7 @@ export function selectLayers(options: SelectOptions): SelectedLayers {
         fanotify = createFanotifySensor({
           native: native.native,
           listMountPoints,
+          namespaces,
           clock,
           excludedPids: ownPids,
           beforeHandingUp: () => ebpf?.drainNow(),
@@ -113,6 +118,7 @@ export function selectLayers(options: SelectOptions): SelectedLayers {
       excluded.set(process.pid, process)
       ebpf?.excludeProcess(process)
     },
+    noticeMounts: (pid) => fanotify?.rescan(pid),
     refusedMounts: () => fanotify?.refusedMounts() ?? [],
   }
 }
