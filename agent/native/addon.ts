@@ -47,7 +47,6 @@ interface SandboxResult {
 }
 
 export interface KernelFeatures {
-  readonly whole: number
   readonly systemCalls: number
   readonly packets: number
   readonly signals: number
@@ -58,7 +57,8 @@ export interface NativeAddon {
   bpfProbe(): void
   /**
    * Loads and attaches, within about a second, with a ring of `ringBytes` (a power of two, a page or more). Packets
-   * are watched in the cgroup (v2) at `cgroupPath`. `coreOnly` loads what any kernel takes.
+   * are watched in the cgroup (v2) at `cgroupPath`. `coreOnly` loads what
+   * any kernel takes that takes any: processes and outbound connections.
    */
   bpfOpen(ringBytes: number, cgroupPath: string, coreOnly: boolean): ProgramsHandle
   /** What is in force beyond processes and outbound connections: 0, or the errno that keeps it away. */

@@ -25,7 +25,6 @@ static const napi_type_tag programs_tag = {0x9d6d1c3f1a5b4e07, 0x8a5be2f06d774c1
 
 /* What is in force beyond the core, each 0 or the errno that keeps it away. */
 struct features {
-  int whole;
   int system_calls;
   int packets;
   int signals;
@@ -173,8 +172,8 @@ static int attach(struct kernel_programs *programs, const char *cgroup_path) {
   if (error != 0)
     return error;
   if (whole == NULL) {
-    programs->features.system_calls = programs->features.packets = programs->features.signals =
-        programs->features.whole;
+    /* ECANCELED: nobody asked for them. */
+    programs->features.system_calls = programs->features.packets = programs->features.signals = ECANCELED;
     return 0;
   }
   programs->features.system_calls = link_tracepoint(links, NULL, whole->progs.on_system_call.prog_fd);
@@ -186,12 +185,9 @@ static int attach(struct kernel_programs *programs, const char *cgroup_path) {
 /* Returns the name of the call that failed, with errno in `error`; NULL when everything is in place. */
 static const char *load(struct kernel_programs *programs, uint32_t ring_bytes, const char *cgroup_path,
                         bool core_only, int *error) {
-  programs->features.whole = core_only ? ECANCELED : load_patiently(programs, ring_bytes, load_whole);
-  if (programs->features.whole != 0) {
-    *error = load_patiently(programs, ring_bytes, load_core);
-    if (*error != 0)
-      return "bpf(BPF_PROG_RUN) of the loader";
-  }
+  *error = load_patiently(programs, ring_bytes, core_only ? load_core : load_whole);
+  if (*error != 0)
+    return "bpf(BPF_PROG_RUN) of the loader";
   *error = ring_map(&programs->ring, programs->records, ring_bytes);
   if (*error != 0)
     return "mmap of the ring buffer";
@@ -285,7 +281,7 @@ static napi_value counters(napi_env env, napi_callback_info info) {
   return result;
 }
 
-/* bpfFeatures(handle): {whole, systemCalls, packets, signals}, each 0 or an errno */
+/* bpfFeatures(handle): {systemCalls, packets, signals}, each 0 or an errno */
 static napi_value features(napi_env env, napi_callback_info info) {
   napi_value arguments[1], result;
 
@@ -297,8 +293,7 @@ static napi_value features(napi_env env, napi_callback_info info) {
     return NULL;
   const struct features *found = &programs->features;
 
-  return set_property(env, result, "whole", number_value(env, found->whole)) &&
-                 set_property(env, result, "systemCalls", number_value(env, found->system_calls)) &&
+  return set_property(env, result, "systemCalls", number_value(env, found->system_calls)) &&
                  set_property(env, result, "packets", number_value(env, found->packets)) &&
                  set_property(env, result, "signals", number_value(env, found->signals))
              ? result
@@ -325,7 +320,7 @@ static napi_value probe_pam(napi_env env, napi_callback_info info) {
       !read_int32(env, arguments[4], "function", 1, &function))
     return NULL;
   if (programs->whole == NULL)
-    return throw_system_error(env, "bpf(BPF_LINK_CREATE)", programs->features.whole);
+    return throw_system_error(env, "bpf(BPF_LINK_CREATE)", ECANCELED);
   struct kernel_links *links = &programs->links;
   const int call = programs->whole->progs.on_pam_call.prog_fd;
   const int returned = programs->whole->progs.on_pam_return.prog_fd;

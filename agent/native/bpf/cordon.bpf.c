@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * Cordon's kernel programs. They only observe. `scripts/build-native.ts --regenerate` compiles them twice: whole
- * into cordon.lskel.h, and with CORDON_CORE_ONLY into core.lskel.h, which a kernel gets that refuses the whole:
- * processes and outbound connections, by raw tracepoints alone, which need neither tracefs nor a trampoline.
+ * into cordon.lskel.h, and with CORDON_CORE_ONLY into core.lskel.h, for kernels that refuse the whole: processes and
+ * outbound connections, by raw tracepoints alone, which need neither tracefs nor a trampoline.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>

@@ -79,7 +79,7 @@ describe.skipIf(!isRoot)('the kernel programs', () => {
   }
 
   test('all of them are in force here', () => {
-    expect(features).toEqual({ whole: 0, systemCalls: 0, packets: 0, signals: 0 })
+    expect(features).toEqual({ systemCalls: 0, packets: 0, signals: 0 })
   })
 
   const ways = (...list: readonly string[][]) => [[], ...list]

@@ -11,7 +11,6 @@ import { createLossReader } from './losses.ts'
 import { decodeRecords } from './record-decoder.ts'
 import { createScripts } from './scripts.ts'
 
-const name = 'ebpf'
 const drainBufferBytes = 256 * 1024
 /** A buffer that had room for the longest record was not filled to the end. */
 const recordBytesMax = 32_768
@@ -55,6 +54,7 @@ export interface EbpfSensor extends Sensor {
 export function createEbpfSensor(options: EbpfSensorOptions): EbpfSensor {
   const { native, drainIntervalMs = 40, ringBytes = ringBytesDefault, excluded = [] } = options
   const waiting: ProcessKey[] = [...excluded]
+  const name = layerName(options)
   let running: ProgramsHandle | undefined
   let features: KernelFeatures | null = null
   let drain: ReturnType<typeof createDrain> | undefined
@@ -98,8 +98,13 @@ export function createEbpfSensor(options: EbpfSensorOptions): EbpfSensor {
   }
 }
 
+function layerName({ coreOnly = false }: EbpfSensorOptions): string {
+  return coreOnly ? 'ebpf-core' : 'ebpf'
+}
+
 function createDrain(options: EbpfSensorOptions, handle: ProgramsHandle, sink: RecordSink) {
   const { native, clock = Date.now, monotonicNs = readMonotonicNs, ringBytes = ringBytesDefault } = options
+  const name = layerName(options)
   const buffer = Buffer.allocUnsafeSlow(drainBufferBytes)
   const readLosses = createLossReader(name, native, handle)
   // One tick fetches no more than the ring held when it began: a storm does not keep the agent from the rest.
