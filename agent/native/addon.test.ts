@@ -1,4 +1,4 @@
-import { execFile, spawn } from 'node:child_process'
+import { execFile, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import {
   closeSync,
@@ -137,6 +137,95 @@ test.skipIf(!asRoot)('a handle of one kind is not taken for the other, nor one t
   native.fanotifyClose(group)
   native.fanotifyClose(group)
   expect(() => native.fanotifyDrain(group, Buffer.alloc(65_536))).toThrow('EBADF')
+})
+
+/** RTM_GETLINK for all links (rtnetlink(7)): the kernel answers anybody. */
+function askForLinks(): Buffer {
+  const message = Buffer.alloc(32)
+  message.writeUInt32LE(32, 0)
+  message.writeUInt16LE(18, 4)
+  message.writeUInt16LE(0x301, 6)
+  return message
+}
+
+function lengthsOf(buffer: Buffer, bytes: number): number[] {
+  const lengths: number[] = []
+  for (let offset = 0; offset < bytes; ) {
+    const length = buffer.readUInt32LE(offset)
+    lengths.push(length)
+    offset += 4 + ((length + 3) & ~3)
+  }
+  return lengths
+}
+
+test('a netlink socket fetches what the kernel answers, and nothing when there is nothing', () => {
+  const handle = native.netlinkOpen(0, 0, 65_536)
+  const buffer = Buffer.alloc(65_536)
+  expect(native.netlinkDrain(handle, buffer)).toBe(0)
+  native.netlinkSend(handle, askForLinks())
+  const bytes = native.netlinkDrain(handle, buffer)
+  const lengths = lengthsOf(buffer, bytes)
+  expect(lengths.length).toBeGreaterThan(0)
+  expect(lengths.every((length) => length >= 16)).toBe(true)
+  expect(bytes % 4).toBe(0)
+  // RTM_NEWLINK, and its own length in the header.
+  expect(buffer.readUInt16LE(8)).toBe(16)
+  expect(buffer.readUInt32LE(4)).toBeLessThanOrEqual(lengths[0] ?? 0)
+  native.netlinkClose(handle)
+  native.netlinkClose(handle)
+  expect(() => native.netlinkDrain(handle, buffer)).toThrow('EBADF')
+})
+
+test('what another program sends to a netlink socket is not taken for the kernel', () => {
+  // NETLINK_USERSOCK lets programs send to each other: its group 1 reaches this socket.
+  const handle = native.netlinkOpen(2, 1, 65_536)
+  const buffer = Buffer.alloc(65_536)
+  // The sender is refused only after the group has got its message, which a listener of its own proves.
+  const script = [
+    'import socket,struct',
+    'listener=socket.socket(16,3,2)',
+    'listener.bind((0,1))',
+    'sender=socket.socket(16,3,2)',
+    'sender.bind((0,0))',
+    "try: sender.sendto(struct.pack('IHHII',16,1,0,0,0),(0,1))",
+    'except ConnectionRefusedError: pass',
+    'print(len(listener.recv(100)))',
+  ].join('\n')
+  const told = spawnSync('/usr/bin/python3', ['-c', script], { encoding: 'utf8', timeout: 10_000 })
+  expect(told.stdout).toBe('16\n')
+  expect(native.netlinkDrain(handle, buffer)).toBe(0)
+  native.netlinkClose(handle)
+})
+
+test('messages that are not fetched in time are told as dropped', () => {
+  const handle = native.netlinkOpen(0, 0, 4_096)
+  const buffer = Buffer.alloc(65_536)
+  const sendMany = () => {
+    for (let count = 0; count < 200; count++) {
+      // Each is refused with an error message, which fills the queue.
+      native.netlinkSend(handle, Buffer.from([16, 0, 0, 0, 255, 255, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0]))
+    }
+  }
+  sendMany()
+  const lengths: number[] = []
+  for (let bytes = 1; bytes > 0; ) {
+    bytes = native.netlinkDrain(handle, buffer)
+    lengths.push(...lengthsOf(buffer, bytes))
+  }
+  expect(lengths).toContain(0)
+  expect(lengths.length).toBeLessThan(200)
+  native.netlinkClose(handle)
+})
+
+test('netlink arguments that do not fit are type errors, and refused sockets are system errors', () => {
+  expect(() => native.netlinkOpen(-1, 0, 0)).toThrow(TypeError)
+  expect(() => native.netlinkOpen(0, 2 ** 33, 0)).toThrow(TypeError)
+  expect(() => native.netlinkOpen(99, 0, 0)).toThrow('EPROTONOSUPPORT')
+  const handle = native.netlinkOpen(0, 0, 4_096)
+  expect(() => native.netlinkSend(handle, Buffer.alloc(3))).toThrow(TypeError)
+  expect(() => native.netlinkDrain(handle, Buffer.alloc(100))).toThrow('32768')
+  expect(() => native.netlinkDrain({} as never, Buffer.alloc(65_536))).toThrow('handle')
+  native.netlinkClose(handle)
 })
 
 test.skipIf(!asRoot)(

@@ -9,6 +9,7 @@ import { carriesAddons, loadPackedAddon } from '../../shared/node/addons.ts'
 
 declare const programs: unique symbol
 declare const group: unique symbol
+declare const netlinkSocket: unique symbol
 /** Kernel programs that are loaded and attached. Closed by `bpfClose`, or when it is collected. */
 export interface ProgramsHandle {
   readonly [programs]: true
@@ -16,6 +17,11 @@ export interface ProgramsHandle {
 /** One fanotify group. Closed by `fanotifyClose`, or when it is collected. */
 export interface GroupHandle {
   readonly [group]: true
+}
+
+/** One netlink socket. Closed by `netlinkClose`, or when it is collected. */
+export interface NetlinkHandle {
+  readonly [netlinkSocket]: true
 }
 
 interface SandboxOptions {
@@ -98,6 +104,20 @@ export interface NativeAddon {
   fanotifyDiscarded(handle: GroupHandle, buffer: Buffer): number
   fanotifyClose(handle: GroupHandle): void
 
+  /**
+   * A socket of a NETLINK_* protocol that joins `groups` (a mask) and holds up to `receiveBytes` of what was not
+   * fetched yet, as the kernel counts them.
+   */
+  netlinkOpen(protocol: number, groups: number, receiveBytes: number): NetlinkHandle
+  /** One message to the kernel, which has acted on it when this returns. */
+  netlinkSend(handle: NetlinkHandle, message: Buffer): void
+  /**
+   * Packs what the kernel sent into `buffer` (32,768 bytes or more) and returns the bytes: each message is a
+   * 32-bit length, that many bytes, and padding to a multiple of four. Length 0: the kernel dropped messages here.
+   */
+  netlinkDrain(handle: NetlinkHandle, buffer: Buffer): number
+  netlinkClose(handle: NetlinkHandle): void
+
   /** Two connected ends (unix, SOCK_SEQPACKET, close-on-exec). */
   socketPair(): [number, number]
   /** Sends `payload` with an open descriptor, or with none for -1. Never waits: EAGAIN when the peer is behind. */
@@ -146,6 +166,7 @@ const functionNames: readonly (keyof NativeAddon)[] = [
   ...(['bpfFeatures', 'bpfProbePam'] as const),
   ...(['fanotifyOpen', 'fanotifyMark', 'fanotifyForget', 'fanotifyDrain', 'fanotifyClose'] as const),
   ...(['fanotifyTrim', 'fanotifyDiscarded'] as const),
+  ...(['netlinkOpen', 'netlinkSend', 'netlinkDrain', 'netlinkClose'] as const),
   ...(['socketPair', 'sendDescriptor', 'receiveDescriptor'] as const),
   ...(['pidfdOpen', 'pidfdSendSignal', 'pidfdWaitExited', 'enterSandbox', 'notifyService'] as const),
   'releaseMemory',

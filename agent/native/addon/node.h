@@ -51,5 +51,6 @@ bool export_file_attributes(napi_env env, napi_value exports);
 bool export_sandbox(napi_env env, napi_value exports);
 bool export_notify(napi_env env, napi_value exports);
 bool export_memory(napi_env env, napi_value exports);
+bool export_netlink(napi_env env, napi_value exports);
 
 #endif
