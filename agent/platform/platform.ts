@@ -11,11 +11,14 @@ import {
   runsAsService,
 } from './linux/host.ts'
 import { findHolders, listPids, readProcess, translatePid } from './linux/proc.ts'
+import { listStats, readStat } from './linux/processes.ts'
 
 export interface Platform {
   readonly name: 'linux'
   readonly readProcess: typeof readProcess
   readonly listPids: typeof listPids
+  readonly readStat: typeof readStat
+  readonly listStats: typeof listStats
   readonly findHolders: typeof findHolders
   readonly translatePid: typeof translatePid
   readonly readHostNamespaces: typeof readHostNamespaces
@@ -35,7 +38,7 @@ export type PlatformResult =
 /** The system's own functions, or why the agent cannot run here. */
 export function selectPlatform(): PlatformResult {
   if (process.platform === 'linux') {
-    const processes = { readProcess, listPids, findHolders, translatePid }
+    const processes = { readProcess, listPids, readStat, listStats, findHolders, translatePid }
     const host = { readHostNamespaces, readSetting, findUnifiedCgroup, readBootId, readBootTimeMs }
     const self = { readNetworkNamespace, readUserNames, runsAsService }
     return { ok: true, platform: { name: 'linux', ...processes, ...host, ...self } }
