@@ -48,8 +48,8 @@ export interface ConnectorTarget {
 }
 
 export interface Connector {
-  readonly lives: Pick<ProcessLives, 'keyOf' | 'parentOf'>
-  /** Hands up, in order, what came since the last call. True when something did. */
+  readonly lives: Pick<ProcessLives, 'keyOf' | 'parentOf' | 'sessionOf'>
+  /** Hands up, in order, what came since the last call. True when something was told. */
   fetch(target: ConnectorTarget): boolean
   /** Fetches the rest and tells of losses that no later event shows. */
   finish(target: ConnectorTarget): void
@@ -105,8 +105,7 @@ export function openConnector(options: ConnectorOptions): Connector {
     for (let round = 0; round < roundsMax; round++) {
       const length = native.netlinkDrain(handle, buffer)
       if (length === 0) break
-      found = true
-      tellEvents(readBatch(length, target), lives, wallOffsetMs, target)
+      found = tellEvents(readBatch(length, target), lives, wallOffsetMs, target) || found
       if (length < bufferBytes / 2) break
     }
     return found
@@ -131,27 +130,39 @@ export function openConnector(options: ConnectorOptions): Connector {
   }
 }
 
+/** True when there was something to tell. */
 function tellEvents(
   events: readonly ProcessEvent[],
   lives: ProcessLives,
   wallOffsetMs: number,
   target: ConnectorTarget,
-): void {
+): boolean {
+  let told = false
   const gone = new Set<number>()
   for (const event of events) if (event.kind === 'exit' && event.pid === event.thread) gone.add(event.pid)
   for (const event of events) {
     const timestampMs = Math.round(event.timestampNs / 1_000_000 + wallOffsetMs)
     if (event.kind === 'fork') {
       const key = lives.fork(event, !gone.has(event.pid))
-      if (key) target.fork({ kind: 'fork', timestampMs, process: key, parent: lives.parentOf(key.pid) })
+      if (key) {
+        told = true
+        target.fork({ kind: 'fork', timestampMs, process: key, parent: lives.parentOf(key.pid) })
+      }
     } else if (event.kind === 'exec') {
       const key = lives.exec(event)
+      told = true
       target.exec({ timestampMs, process: key, parent: lives.parentOf(key.pid) })
+    } else if (event.kind === 'session') {
+      lives.beginSession(event.pid)
     } else if (event.kind === 'exit') {
       const over = lives.exit(event)
-      if (over) target.exit({ kind: 'exit', timestampMs, process: over.key, ...exitStatus(over.status) })
+      if (over) {
+        told = true
+        target.exit({ kind: 'exit', timestampMs, process: over.key, ...exitStatus(over.status) })
+      }
     }
   }
+  return told
 }
 
 /** A status of wait(2): the signal is in the low seven bits, the code in the next byte. */

@@ -10,7 +10,7 @@ export const PROCESS_EVENTS_GROUP = 1
 
 const processIndex = 1
 const processValue = 1
-const kinds = { none: 0, fork: 1, exec: 2, exit: 0x8000_0000 } as const
+const kinds = { none: 0, fork: 1, exec: 2, session: 0x80, exit: 0x8000_0000 } as const
 const messageHeaderBytes = 20
 /** Up to the two pids that every event has; before the parent was added, an exit had four numbers. */
 const eventBytesMin = 24
@@ -29,6 +29,8 @@ export type ProcessEvent = ProcessEventBase &
   (
     | { readonly kind: 'fork'; readonly pid: number; readonly thread: number; readonly parentPid: number }
     | { readonly kind: 'exec'; readonly pid: number }
+    /** setsid(2). */
+    | { readonly kind: 'session'; readonly pid: number }
     /** `status` as wait(2) gives it. Told for each thread; the leader's number is the pid. */
     | { readonly kind: 'exit'; readonly pid: number; readonly thread: number; readonly status: number }
     /** One that is not used here but counts in the sequence. */
@@ -73,6 +75,7 @@ export function decodeProcessEvent(payload: Buffer): ProcessEvent | Acknowledgem
     timestampNs: event.readUInt32LE(8) + event.readUInt32LE(12) * wordSize,
   }
   if (what === kinds.exec) return { ...base, kind: 'exec', pid: event.readInt32LE(20) }
+  if (what === kinds.session) return { ...base, kind: 'session', pid: event.readInt32LE(20) }
   if (what !== kinds.fork && what !== kinds.exit) return { ...base, kind: 'other' }
   if (event.length < fourNumbersBytes) return null
   if (what === kinds.fork) {

@@ -12,6 +12,8 @@ import type { ProcessEvent } from './process-events.ts'
 export interface ProcessState {
   readonly startTicks: number
   readonly parentPid: number
+  /** Pid of the leader of its session. */
+  readonly sessionId: number
   readonly threads: number
 }
 
@@ -24,6 +26,7 @@ export interface ProcessStates {
 interface Life {
   readonly startTicks: number
   readonly parentPid: number
+  sessionId: number
   threads: number
   /** Of a leader that exited before its threads: the process lives on. */
   leaderStatus: number | null
@@ -33,16 +36,22 @@ interface Life {
 export interface ProcessLives {
   /** Takes what runs already. */
   load(): void
-  /** The new process, or null for a thread. `mayBeRead`: it did not end since. */
+  /** The new process, or null for a thread, also one of the kernel's. `mayBeRead`: it did not end since. */
   fork(event: Extract<ProcessEvent, { kind: 'fork' }>, mayBeRead: boolean): ProcessKey | null
   exec(event: Extract<ProcessEvent, { kind: 'exec' }>): ProcessKey
   /** The process that is over and its status, or null when it lives on or never was known. */
   exit(event: Extract<ProcessEvent, { kind: 'exit' }>): { key: ProcessKey; status: number } | null
+  /** The process leads a session of its own from now on. */
+  beginSession(pid: number): void
+  /** 0 when it is not known. */
+  sessionOf(pid: number): number
   keyOf(pid: number): ProcessKey | null
   parentOf(pid: number): ProcessKey
   size(): number
 }
 
+/** Kernel threads are no processes: all are children of this one. Asking audit for its state makes one. */
+const kernelThreadsParent = 2
 const livesMax = 65_536
 /** Ended processes are remembered until so many others ended: what is told late still finds their names. */
 const endedMax = 4_096
@@ -65,7 +74,8 @@ export function createProcessLives(
   }
 
   function begin(pid: number, state: ProcessState): Life {
-    return put(pid, { ...state, leaderStatus: null, ended: false })
+    const { startTicks, parentPid, sessionId, threads } = state
+    return put(pid, { startTicks, parentPid, sessionId, threads, leaderStatus: null, ended: false })
   }
 
   function end(pid: number, life: Life, status: number) {
@@ -94,9 +104,11 @@ export function createProcessLives(
         if (life) life.threads += 1
         return null
       }
+      if (event.parentPid === kernelThreadsParent) return null
       const state = mayBeRead ? states.readStat(event.pid) : null
       const startTicks = state?.startTicks ?? ticksAt(event.timestampNs)
-      begin(event.pid, { startTicks, parentPid: event.parentPid, threads: 1 })
+      const sessionId = lives.get(event.parentPid)?.sessionId ?? state?.sessionId ?? 0
+      begin(event.pid, { startTicks, parentPid: event.parentPid, sessionId, threads: 1 })
       return { pid: event.pid, startTicks }
     },
     exec(event) {
@@ -110,7 +122,7 @@ export function createProcessLives(
       const state = states.readStat(event.pid)
       const life = begin(
         event.pid,
-        state ?? { startTicks: ticksAt(event.timestampNs), parentPid: 0, threads: 1 },
+        state ?? { startTicks: ticksAt(event.timestampNs), parentPid: 0, sessionId: 0, threads: 1 },
       )
       return { pid: event.pid, startTicks: life.startTicks }
     },
@@ -128,6 +140,11 @@ export function createProcessLives(
       // The last thread of a process whose leader went before decides the status (from Linux 6.0).
       return life.threads <= 0 && life.leaderStatus !== null ? end(event.pid, life, event.status) : null
     },
+    beginSession(pid) {
+      const life = lives.get(pid)
+      if (life) life.sessionId = pid
+    },
+    sessionOf: (pid) => lives.get(pid)?.sessionId ?? 0,
     keyOf(pid) {
       const life = lives.get(pid)
       return life ? { pid, startTicks: life.startTicks } : null

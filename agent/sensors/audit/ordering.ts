@@ -1,0 +1,68 @@
+/**
+ * Brings the records of two sources into one order. The process events come at once and with exact times; audit's
+ * come later, by a thread of the kernel's, with a clock that is coarse to some milliseconds. So forks and exits
+ * wait a moment for what audit has to say of the time before them: an exec is told before the exit of its process
+ * and before the forks that its program made.
+ */
+import type { ProcessKey, SensorRecord } from '../records.ts'
+
+const waitingMax = 16_384
+
+export interface Ordering {
+  /** From the process events, in the order of their time. */
+  addProcessEvent(record: SensorRecord): void
+  /** From audit. */
+  addObserved(record: SensorRecord): void
+  /** Everything that happened up to this time, in order. */
+  release(untilMs: number): SensorRecord[]
+}
+
+interface Waiting {
+  readonly timeMs: number
+  readonly record: SensorRecord
+}
+
+export function createOrdering(): Ordering {
+  let events: Waiting[] = []
+  let observed: Waiting[] = []
+  /** When a process began, as long as its fork waits. */
+  const forked = new Map<number, number>()
+
+  return {
+    addProcessEvent(record) {
+      events.push({ timeMs: record.timestampMs, record })
+      if (record.kind === 'fork') forked.set(record.process.pid, record.timestampMs)
+    },
+    addObserved(record) {
+      const pid = processOf(record)?.pid
+      // The coarse clock may lag behind: nothing is done by a process before it is there.
+      const begunMs = pid === undefined ? 0 : (forked.get(pid) ?? 0)
+      observed.push({ timeMs: Math.max(record.timestampMs, begunMs), record })
+    },
+    release(untilMs) {
+      const isFull = events.length + observed.length > waitingMax
+      const limitMs = isFull ? Number.POSITIVE_INFINITY : untilMs
+      const isDue = ({ timeMs }: Waiting) => timeMs <= limitMs
+      // At the same time: a fork, then what was observed, then an exit.
+      const due = [...events.filter(isDue), ...observed.filter(isDue)].sort(
+        (one, other) => one.timeMs - other.timeMs || rank(one.record) - rank(other.record),
+      )
+      if (due.length === 0) return []
+      events = events.filter((waiting) => !isDue(waiting))
+      observed = observed.filter((waiting) => !isDue(waiting))
+      for (const { record, timeMs } of due) {
+        if (record.kind === 'fork' && forked.get(record.process.pid) === timeMs)
+          forked.delete(record.process.pid)
+      }
+      return due.map(({ record }) => record)
+    },
+  }
+}
+
+function rank(record: SensorRecord): number {
+  return record.kind === 'fork' ? 0 : record.kind === 'exit' ? 2 : 1
+}
+
+function processOf(record: SensorRecord): Pick<ProcessKey, 'pid'> | null {
+  return 'process' in record ? record.process : null
+}
