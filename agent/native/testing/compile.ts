@@ -48,3 +48,10 @@ export function compileMakeActivity(folder: string): string {
   execFileSync('gcc', [...flags, '-o', output, ...sources.map((name) => join(source, name))])
   return output
 }
+
+/** Compiles `make-calls.c` into `folder` and returns the program's path. */
+export function compileMakeCalls(folder: string): string {
+  const output = join(folder, 'make-calls')
+  execFileSync('gcc', ['-O2', '-o', output, join(import.meta.dirname, 'make-calls.c')])
+  return output
+}

@@ -16,6 +16,8 @@ const bpfOperations: Readonly<Record<number, BpfRecord['operation']>> = {
 const bindFlag = 0x1000
 const moveFlag = 0x2000
 const slash = Buffer.from('/')
+/** How /proc marks the path of a file that is no longer there. */
+const deleted = ' (deleted)'
 const currentFolder = -100
 
 export function addModule(call: ObservedCall, process: ProcessKey, add: Add): void {
@@ -111,7 +113,9 @@ function changedPath(call: ObservedCall, descriptorAt: number | undefined): Kern
 function descriptorTarget(pid: number, fd: number): KernelText | null {
   try {
     const target = readlinkSync(`/proc/${pid}/fd/${fd}`, 'buffer')
-    return target[0] === slash[0] ? kernelText(target) : null
+    if (target[0] !== slash[0]) return null
+    const isMarked = target.toString('latin1').endsWith(deleted)
+    return kernelText(isMarked ? target.subarray(0, -deleted.length) : target)
   } catch {
     return null
   }

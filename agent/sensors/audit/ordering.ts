@@ -37,7 +37,11 @@ export function createOrdering(): Ordering {
       const pid = processOf(record)?.pid
       // The coarse clock may lag behind: nothing is done by a process before it is there.
       const begunMs = pid === undefined ? 0 : (forked.get(pid) ?? 0)
-      observed.push({ timeMs: Math.max(record.timestampMs, begunMs), record })
+      const timeMs = Math.max(record.timestampMs, begunMs)
+      observed.push({
+        timeMs,
+        record: timeMs === record.timestampMs ? record : { ...record, timestampMs: timeMs },
+      })
     },
     release(untilMs) {
       const isFull = events.length + observed.length > waitingMax

@@ -1,8 +1,8 @@
 /**
  * Processes from the kernel's process events and /proc: every fork, exec and exit is seen, with its exact exit
  * code. What a program is and its arguments are read from /proc afterwards, so of one that is gone by then only
- * its process, its parent and its end are known: such an exec has an empty path and, in place of its own, the
- * user, session and folder of its parent.
+ * its process, its parent and its end are known: such an exec is told as that of `(unknown)` and, in place of its
+ * own, with the user and the folder of its parent.
  */
 import type { ProcessSnapshot } from '../../platform/linux/proc.ts'
 import { drainEvery } from '../drain-timer.ts'
@@ -16,6 +16,7 @@ export interface ProcConnectorOptions extends ConnectorOptions {
   readonly drainIntervalMs?: number
 }
 
+const unknownExecutable = '(unknown)'
 /** Shorter than other layers': what is read from /proc must still be there. */
 const drainIntervalMsDefault = 20
 
@@ -32,7 +33,10 @@ export function createProcConnectorSensor(options: ProcConnectorOptions): Sensor
           records.push(record)
       }
       const exec = (observation: ExecObservation) => {
-        if (!isExcluded(observation.process.pid)) records.push(execRecord(observation, readProcess))
+        if (!isExcluded(observation.process.pid))
+          records.push(
+            execRecord(observation, connector.lives.sessionOf(observation.process.pid), readProcess),
+          )
       }
       const target = { fork: add, exit: add, loss: add, exec }
       const handUp = () => {
@@ -59,6 +63,7 @@ export function createProcConnectorSensor(options: ProcConnectorOptions): Sensor
 
 function execRecord(
   observation: ExecObservation,
+  sessionId: number,
   readProcess: ProcConnectorOptions['readProcess'],
 ): ExecRecord {
   const { process, parent } = observation
@@ -73,11 +78,11 @@ function execRecord(
     parent,
     userId: owner?.userId ?? 0,
     groupId: owner?.groupId ?? 0,
-    sessionId: owner?.sessionId ?? 0,
-    executable: snapshot?.executable ?? '',
+    sessionId: snapshot?.sessionId ?? sessionId,
+    executable: snapshot?.executable ?? unknownExecutable,
     arguments: snapshot?.arguments ?? [],
     argumentsTruncated: snapshot?.argumentsTruncated ?? true,
-    workingDirectory: owner?.workingDirectory ?? '',
+    workingDirectory: owner?.workingDirectory ?? '/',
     file: snapshot?.file ?? null,
   }
 }
