@@ -66,6 +66,7 @@ export function openConnector(options: ConnectorOptions): Connector {
     Math.floor((timestampNs + sleep.sleptNs()) / nanosecondsPerTick),
   )
   const gaps = createSequenceGaps()
+  const wallOffset = createWallOffset(clock, monotonicNs)
   let overflowed = false
   try {
     subscribe(native, handle, buffer)
@@ -100,7 +101,7 @@ export function openConnector(options: ConnectorOptions): Connector {
 
   function fetch(target: ConnectorTarget): boolean {
     sleep.sample()
-    const wallOffsetMs = clock() - monotonicNs() / 1_000_000
+    const wallOffsetMs = wallOffset()
     let found = false
     for (let round = 0; round < roundsMax; round++) {
       const length = native.netlinkDrain(handle, buffer)
@@ -209,5 +210,21 @@ function createSleepClock(monotonicNs: () => number) {
       const uptimeNs = Number(readFileSync('/proc/uptime', 'latin1').split(' ')[0]) * 1e9
       if (Number.isFinite(uptimeNs)) sleptNs = Math.max(sleptNs, uptimeNs - monotonicNs())
     },
+  }
+}
+
+/** A clock that was set, and not only read between two of its milliseconds. */
+const clockStepMs = 2
+
+/**
+ * Wall clock minus the events' clock. The wall clock is cut to milliseconds, so the highest of many looks comes
+ * closest; and it stays the same from look to look, or events of different looks would change their order.
+ */
+function createWallOffset(clock: () => number, monotonicNs: () => number) {
+  let offsetMs = Number.NEGATIVE_INFINITY
+  return () => {
+    const nowMs = clock() - monotonicNs() / 1_000_000
+    offsetMs = offsetMs - nowMs > clockStepMs ? nowMs : Math.max(offsetMs, nowMs)
+    return offsetMs
   }
 }
