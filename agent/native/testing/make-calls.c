@@ -73,13 +73,14 @@ static void touch_child(pid_t child) {
   syscall(SYS_ptrace, PTRACE_POKEDATA, child, secret, 0);
 }
 
-static void change_in_child(void) {
+static void change_in_child(int done) {
   syscall(SYS_unshare, CLONE_NEWNS);
   mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL);
   syscall(SYS_mount, "/tmp", "/tmp", NULL, MS_BIND, NULL);
   syscall(SYS_umount2, "/tmp", MNT_DETACH);
   syscall(SYS_setresgid, 65534, -1, 65534);
   syscall(SYS_setuid, 65534);
+  close(done);
   pause();
 }
 
@@ -94,13 +95,22 @@ int main(int count, char **values) {
   syscall(SYS_chown, values[1], 65534, -1);
   syscall(SYS_delete_module, "cordon_none", 0);
   syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof(attributes));
+  int done[2];
+  char end;
+
+  if (pipe(done) < 0)
+    return 1;
   const pid_t child = fork();
 
   if (child == 0) {
-    change_in_child();
+    close(done[0]);
+    change_in_child(done[1]);
     _exit(0);
   }
-  usleep(50 * 1000);
+  close(done[1]);
+  /* The child closes its end when it has done all of its part. */
+  if (read(done[0], &end, 1) != 0)
+    return 1;
   touch_child(child);
   kill(child, SIGKILL);
   waitpid(child, NULL, 0);

@@ -10,7 +10,7 @@ import { runEvery, runTogether } from '../../../shared/node/loop.ts'
 import { drainEvery } from '../drain-timer.ts'
 import { type Connector, type ConnectorOptions, openConnector } from '../proc-connector/connector.ts'
 import type { RecordSink, Sensor, SensorRecord } from '../records.ts'
-import { createAssembly } from './assembly.ts'
+import { type AuditEvent, createAssembly } from './assembly.ts'
 import { type AuditControl, openAuditControl } from './control.ts'
 import { type ConfigurationChange, createEventRecords } from './event-records.ts'
 import { createOrdering } from './ordering.ts'
@@ -155,7 +155,8 @@ function createDrain(
     configurationChanged: (change) => changed(change),
     nowMs,
   })
-  const assembly = createAssembly({ add: tell, nowMs })
+  let complete: AuditEvent[] = []
+  const assembly = createAssembly({ add: (event) => complete.push(event), nowMs })
   const target = {
     record(type: number, payload: Buffer) {
       if (!assembly.add(type, payload)) lose('unreadable', 1)
@@ -175,14 +176,22 @@ function createDrain(
     exec: () => undefined,
   }
 
-  function fetch() {
-    let found = connector.fetch(connectorTarget)
+  /** `missing` tells how many events never came. */
+  function fetch(missing: () => number) {
+    let found = false
     let emptied = false
     for (let round = 0; round < roundsMax && !emptied; round++) {
       const drained = stream.drain(target)
       found ||= drained.found
       emptied = drained.emptied
     }
+    const count = missing()
+    if (count > 0) lose('events', count)
+    // After audit, so that the fork of every process that audit tells of is known by now.
+    found = connector.fetch(connectorTarget) || found
+    const events = complete
+    complete = []
+    for (const event of events) tell(event)
     return { found, emptied }
   }
 
@@ -201,18 +210,14 @@ function createDrain(
     },
     /** True when there was something to fetch or to hand up. */
     step(atOnce: boolean): boolean {
-      const { found, emptied } = fetch()
-      const missing = assembly.settle()
-      if (missing > 0) lose('events', missing)
+      const { found, emptied } = fetch(assembly.settle)
       const untilMs = emptied ? clock() - settleMs : assembly.newestMs() - settleMs
       const told = handUp(atOnce ? Number.POSITIVE_INFINITY : untilMs)
       return found || told > 0
     },
     finish() {
-      fetch()
+      fetch(assembly.finish)
       connector.finish(connectorTarget)
-      const missing = assembly.finish()
-      if (missing > 0) lose('events', missing)
       handUp(Number.POSITIVE_INFINITY)
     },
   }
