@@ -3,7 +3,7 @@
  * that are sent.
  */
 
-export const NETLINK_HEADER_BYTES = 16
+const headerBytes = 16
 /** Message types of linux/netlink.h. */
 export const NETLINK_TYPES = { error: 2, done: 3 } as const
 /** NLM_F_REQUEST, and the same with NLM_F_ACK. */
@@ -37,12 +37,12 @@ export function unpackMessages(buffer: Buffer, length: number, target: UnpackTar
     if (start + bytes > end) return false
     offset = start + ((bytes + 3) & ~3)
     if (bytes === 0) target.overflow()
-    else if (bytes < NETLINK_HEADER_BYTES) return false
+    else if (bytes < headerBytes) return false
     else {
       target.message({
         type: buffer.readUInt16LE(start + 4),
         sequence: buffer.readUInt32LE(start + 8),
-        payload: buffer.subarray(start + NETLINK_HEADER_BYTES, start + bytes),
+        payload: buffer.subarray(start + headerBytes, start + bytes),
       })
     }
   }
@@ -50,11 +50,11 @@ export function unpackMessages(buffer: Buffer, length: number, target: UnpackTar
 }
 
 export function netlinkMessage(type: number, flags: number, sequence: number, payload: Buffer): Buffer {
-  const message = Buffer.alloc(NETLINK_HEADER_BYTES + payload.length)
+  const message = Buffer.alloc(headerBytes + payload.length)
   message.writeUInt32LE(message.length, 0)
   message.writeUInt16LE(type, 4)
   message.writeUInt16LE(flags, 6)
   message.writeUInt32LE(sequence, 8)
-  payload.copy(message, NETLINK_HEADER_BYTES)
+  payload.copy(message, headerBytes)
   return message
 }

@@ -6,7 +6,7 @@ import { kernelText } from '../../native/kernel-bytes.ts'
 import type { KernelText } from '../records.ts'
 import { type Fields, parseFields, textBytes } from './record-text.ts'
 
-export const ARGUMENT_BYTES_MAX = 32 * 1024
+const argumentBytesMax = 32 * 1024
 const argumentsMax = 1_024
 
 export interface ArgumentCollector {
@@ -32,9 +32,9 @@ export function createArgumentCollector(): ArgumentCollector {
       return
     }
     let piece = textBytes(value) ?? Buffer.alloc(0)
-    if (bytes + piece.length > ARGUMENT_BYTES_MAX) {
+    if (bytes + piece.length > argumentBytesMax) {
       truncated = true
-      piece = piece.subarray(0, ARGUMENT_BYTES_MAX - bytes)
+      piece = piece.subarray(0, argumentBytesMax - bytes)
     }
     bytes += piece.length
     const known = pieces.get(index)
@@ -45,7 +45,7 @@ export function createArgumentCollector(): ArgumentCollector {
   return {
     add(body) {
       // A record that is of no more use is not even taken apart: arguments can be megabytes.
-      if (bytes >= ARGUMENT_BYTES_MAX) {
+      if (bytes >= argumentBytesMax) {
         truncated = true
         return
       }

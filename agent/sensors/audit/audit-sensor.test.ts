@@ -17,6 +17,7 @@ import { createAuditSensor } from './audit-sensor.ts'
 import { AUDIT_PROTOCOL, type AuditControl, daemonMessage, openAuditControl } from './control.ts'
 import { probeAudit } from './probe.ts'
 import { encodeRule, isOwnRule, RULE_KEY } from './rules.ts'
+import { foreignRule, stateOf, takeDaemonsPlace } from './testing/host-audit.ts'
 
 const asRoot = process.getuid?.() === 0
 
@@ -26,20 +27,6 @@ async function until(condition: () => boolean): Promise<void> {
     if (Date.now() > deadlineMs) throw new Error('nothing came within 10 s')
     await new Promise((resolve) => setTimeout(resolve, 10))
   }
-}
-
-/** A rule for a call that nobody makes, with a key of the same length as Cordon's, so that it can be put in. */
-function foreignRule(key: string): Buffer {
-  const rule = encodeRule({ calls: ['pivot_root'], conditions: [['argument1', 'equal', 4_711]] }, 'b64')
-  if (rule === null || key.length !== RULE_KEY.length) throw new Error('no such rule')
-  rule.write(key, rule.length - key.length, 'latin1')
-  return rule
-}
-
-async function stateOf(control: AuditControl) {
-  const { enabled, failure, pid, rateLimit, backlogLimit, backlogWaitTime } = await control.status()
-  const rules = (await control.listRules()).map((rule) => rule.toString('hex'))
-  return { enabled, failure, pid, rateLimit, backlogLimit, backlogWaitTime, rules }
 }
 
 describe.skipIf(!asRoot)('the audit sensor', () => {
@@ -229,6 +216,20 @@ describe.skipIf(!asRoot)('the audit sensor', () => {
       native.netlinkSend(daemon, daemonMessage(0))
       native.netlinkClose(daemon)
     }
+  })
+
+  test('it leaves the daemon’s place to another program that asks for it', async () => {
+    const before = await stateOf(control)
+    await withSensor(async () => {
+      expect((await control.status()).pid).toBe(process.pid)
+      const taken = await promisify(execFile)('/usr/bin/python3', ['-c', takeDaemonsPlace], {
+        timeout: 30_000,
+      })
+      // EEXIST at first, which is the question; then it is given way to.
+      expect(taken.stdout).toBe('-17 0\n')
+      expect((await control.status()).pid).toBe(0)
+    })
+    expect(await stateOf(control)).toEqual(before)
   })
 
   test('rules and settings that a crashed agent left are put right, and nobody else is touched', async () => {

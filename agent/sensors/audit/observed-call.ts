@@ -108,7 +108,7 @@ function pathOf(fields: Fields): ObservedPath {
 }
 
 /** As stat(2) packs the two halves (makedev(3)), for what fits in 32 bits. */
-export function deviceNumber(major: number, minor: number): number {
+function deviceNumber(major: number, minor: number): number {
   return (((major & 0xfff) << 8) | (minor & 0xff) | ((minor & 0xfff00) << 12)) >>> 0
 }
 
