@@ -14,9 +14,9 @@ import {
 import { listStats, readStat } from '../../platform/linux/processes.ts'
 import type { ExecRecord, ExitRecord, SensorRecord } from '../records.ts'
 import { createAuditSensor } from './audit-sensor.ts'
-import { AUDIT_PROTOCOL, type AuditControl, daemonMessage, openAuditControl } from './control.ts'
+import { AUDIT_PROTOCOL, daemonMessage, openAuditControl } from './control.ts'
 import { probeAudit } from './probe.ts'
-import { encodeRule, isOwnRule, RULE_KEY } from './rules.ts'
+import { isOwnRule, RULE_KEY } from './rules.ts'
 import { foreignRule, stateOf, takeDaemonsPlace } from './testing/host-audit.ts'
 
 const asRoot = process.getuid?.() === 0
