@@ -12,6 +12,8 @@ export type AuditProbe =
 const bufferBytes = 64 * 1024
 const looksMax = 500
 const permissionDenied = 1
+const connectionRefused = 111
+const notInContainers = 'audit cannot be controlled from a container: run the agent on the host itself'
 
 /** Asks for audit's state and changes nothing. Never throws. Waits half a second at most. */
 export function probeAudit(native: NetlinkAddon): AuditProbe {
@@ -64,6 +66,7 @@ function readStatus(native: NetlinkAddon): AuditStatus {
 
 function refuse(errno: number): void {
   if (errno === 0) return
+  if (errno === connectionRefused) throw new Error(notInContainers)
   throw new Error(
     errno === permissionDenied
       ? 'the agent may not control audit: run it as root (CAP_AUDIT_CONTROL), outside of containers'
@@ -73,9 +76,9 @@ function refuse(errno: number): void {
 
 function explain(error: unknown): string {
   const code = error instanceof Error && 'code' in error ? error.code : undefined
-  if (code === 'EPROTONOSUPPORT') return 'the kernel has no audit (CONFIG_AUDIT)'
-  if (code === 'ECONNREFUSED') {
-    return 'audit is off for this boot (audit=0), or the agent is in a container, where there is none'
+  if (code === 'EPROTONOSUPPORT') {
+    return 'the kernel has no audit (CONFIG_AUDIT), or it is off for this boot (audit=0)'
   }
+  if (code === 'ECONNREFUSED') return notInContainers
   return error instanceof Error ? error.message : String(error)
 }

@@ -29,6 +29,16 @@ ask(0)
 print(first, last)
 `
 
+/** Tells audit of a failed logon as PAM does, after its own login user was set, and prints its pid. */
+export const failToLogOn = `
+import os, socket, struct
+with open('/proc/self/loginuid', 'w') as own: own.write('0')
+audit = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 9)
+text = b'op=PAM:authentication acct="nobody-here" exe="/usr/sbin/sshd" hostname=? addr=192.0.2.7 terminal=ssh res=failed\\0'
+audit.send(struct.pack('IHHII', 16 + len(text), 1100, 5, 1, 0) + text)
+print(os.getpid(), flush=True)
+`
+
 export async function stateOf(control: AuditControl) {
   const { enabled, failure, pid, rateLimit, backlogLimit, backlogWaitTime } = await control.status()
   const rules = (await control.listRules()).map((rule) => rule.toString('hex'))
