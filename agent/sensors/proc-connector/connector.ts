@@ -82,9 +82,9 @@ export function openConnector(options: ConnectorOptions): Connector {
     const whole = unpackMessages(buffer, length, {
       message({ payload }) {
         const event = decodeProcessEvent(payload)
-        if (event === null || event.kind === 'acknowledgement') return
+        if (event === null) return
         missing += gaps.add(event.cpu, event.sequence)
-        events.push(event)
+        if (event.kind !== 'acknowledgement') events.push(event)
       },
       overflow() {
         overflowed = true

@@ -111,6 +111,13 @@ describe.skipIf(!asRoot)('the proc connector sensor', () => {
     expect(of('fork', child.pid)).toHaveLength(1)
   })
 
+  test('other listeners that come and go are no loss', async () => {
+    for (let count = 0; count < 20; count++) expect(probeProcConnector(native)).toEqual({ ok: true })
+    const child = spawn('/bin/true', { stdio: 'ignore' })
+    await until(() => of('exit', child.pid).length > 0)
+    expect(records.filter(({ kind }) => kind === 'loss')).toEqual([])
+  })
+
   test('a process that is excluded is left out', async () => {
     const child = spawn('/bin/sleep', ['60'], { stdio: 'ignore' })
     await until(() => of('exec', child.pid).length > 0)

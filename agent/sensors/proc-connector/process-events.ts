@@ -37,8 +37,11 @@ export type ProcessEvent = ProcessEventBase &
     | { readonly kind: 'other' }
   )
 
-/** The kernel's answer to a subscription, which every listener hears. */
-export interface Acknowledgement {
+/**
+ * The kernel's answer to a subscription, which every listener hears. It has a number in the sequence like any event,
+ * save on older kernels, where its cpu is none.
+ */
+export interface Acknowledgement extends ProcessEventBase {
   readonly kind: 'acknowledgement'
   readonly acknowledged: number
   readonly error: number
@@ -61,19 +64,16 @@ export function decodeProcessEvent(payload: Buffer): ProcessEvent | Acknowledgem
   if (payload.readUInt32LE(0) !== processIndex || payload.readUInt32LE(4) !== processValue) return null
   const event = payload.subarray(messageHeaderBytes)
   const what = event.readUInt32LE(0)
-  if (what === kinds.none) {
-    return {
-      kind: 'acknowledgement',
-      acknowledged: payload.readUInt32LE(12),
-      error: event.readUInt32LE(16),
-    }
-  }
-  if (event.length < eventBytesMin) return null
   const base = {
     cpu: event.readUInt32LE(4),
     sequence: payload.readUInt32LE(8),
     timestampNs: event.readUInt32LE(8) + event.readUInt32LE(12) * wordSize,
   }
+  if (what === kinds.none) {
+    const acknowledged = payload.readUInt32LE(12)
+    return { ...base, kind: 'acknowledgement', acknowledged, error: event.readUInt32LE(16) }
+  }
+  if (event.length < eventBytesMin) return null
   if (what === kinds.exec) return { ...base, kind: 'exec', pid: event.readInt32LE(20) }
   if (what === kinds.session) return { ...base, kind: 'session', pid: event.readInt32LE(20) }
   if (what !== kinds.fork && what !== kinds.exit) return { ...base, kind: 'other' }

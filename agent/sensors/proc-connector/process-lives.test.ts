@@ -96,8 +96,10 @@ test('missing numbers of each cpu are counted, and a counter that begins anew is
     gaps.add(1, 14),
     gaps.add(1, 3),
     gaps.add(1, 4),
+    gaps.add(0xffff_ffff, 7),
+    gaps.add(0xffff_ffff, 99),
   ]
-  expect(counts).toEqual([0, 0, 0, 2, 3, 0, 0])
+  expect(counts).toEqual([0, 0, 0, 2, 3, 0, 0, 0, 0])
 })
 
 test('events are decoded as the kernel lays them out', () => {

@@ -3,6 +3,8 @@
 const wordSize = 4_294_967_296
 /** A step back, or one this wide, is a counter that began anew. */
 const stepMax = 2 ** 31
+/** What is of no cpu has no number. */
+const noCpu = 0xffff_ffff
 const cpusMax = 8_192
 
 export interface SequenceGaps {
@@ -14,6 +16,7 @@ export function createSequenceGaps(): SequenceGaps {
   const expected = new Map<number, number>()
   return {
     add(cpu, sequence) {
+      if (cpu === noCpu) return 0
       const before = expected.get(cpu)
       if (before === undefined && expected.size >= cpusMax) return 0
       expected.set(cpu, (sequence + 1) % wordSize)
