@@ -3,7 +3,7 @@
  * is what kind it is and a digest, which tells that it changed.
  */
 import { createHash } from 'node:crypto'
-import type { Standing } from './safe-read.ts'
+import type { Standing } from '../safe-read.ts'
 import { type AccountsState, cut } from './state.ts'
 
 export const ACCOUNT_FILES = ['passwd', 'shadow', 'group', 'gshadow'] as const

@@ -1,7 +1,7 @@
 /** Keys that may log on, as sshd(8) reads them under "AUTHORIZED_KEYS FILE FORMAT". */
 import { createHash } from 'node:crypto'
 import type { ConfigurationChange } from '../records.ts'
-import type { Standing } from './safe-read.ts'
+import type { Standing } from '../safe-read.ts'
 import { type AuthorizedKey, cut, type KeysState } from './state.ts'
 
 export const KEY_BYTES_MAX = 1024 * 1024

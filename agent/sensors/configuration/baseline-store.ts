@@ -6,7 +6,7 @@ import { rmSync } from 'node:fs'
 import Type from 'typebox'
 import { Compile } from 'typebox/compile'
 import { openSqlite, type Sqlite } from '../../../shared/node/sqlite.ts'
-import type { ExactPath } from './exact-path.ts'
+import type { ExactPath } from '../exact-path.ts'
 import { type FileState, KEPT_CHARACTERS_MAX } from './state.ts'
 
 export interface BaselineStore {

@@ -3,14 +3,14 @@
  * it was looked at last, and what a change of it means.
  */
 import { realpathSync } from 'node:fs'
+import { bytesOf, type ExactPath, linkTarget, readable, toExact } from '../exact-path.ts'
 import type { ConfigurationChange } from '../records.ts'
+import type { ListFolder, ReadFile, Standing } from '../safe-read.ts'
 import { type AccountsContext, accountChanges } from './account-changes.ts'
 import { ACCOUNT_BYTES_MAX, type AccountFile, toAccountsState } from './account-files.ts'
 import { KEY_BYTES_MAX, keyChanges, keyFilePatterns, toKeysState } from './authorized-keys.ts'
 import { beforeAndAfter } from './before-and-after.ts'
-import { bytesOf, type ExactPath, linkTarget, readable, toExact } from './exact-path.ts'
 import { createPlaces, type Home } from './places.ts'
-import type { ListFolder, ReadFile, Standing } from './safe-read.ts'
 import { type FileState, TEXT_BYTES_MAX, type TextState, toTextState, weightOf } from './state.ts'
 import { unitChanges } from './unit-changes.ts'
 import type { Topic } from './watched-places.ts'
@@ -44,7 +44,8 @@ export interface Look {
 
 export interface ConfigurationRoot {
   readonly prefix: ExactPath
-  /** Cheap: asked for every file event. */
+  /** Cheap: asked for every file event. False: neither the path nor what is below it is configuration. */
+  mayMatter(inside: ExactPath): boolean
   topicOf(inside: ExactPath): Topic | null
   /** Watched files that are, or were, at or below a folder: asked when a folder was renamed. */
   filesBelow(folder: ExactPath): WatchedFile[]
@@ -186,6 +187,7 @@ export function createConfigurationRoot(options: RootOptions): ConfigurationRoot
 
   return {
     prefix: root,
+    mayMatter: places.mayMatter,
     topicOf: places.topicOf,
     concerns: places.concerns,
     takeDiscovered() {

@@ -3,6 +3,8 @@
  * accounts, keys, tasks, units and whatever else makes a program run again, reads the file again and compares it
  * with what it held before. The acting process is the one of the file record.
  */
+
+import { type ExactPath, toExact } from '../exact-path.ts'
 import type {
   Attribution,
   ConfigurationChange,
@@ -11,6 +13,7 @@ import type {
   RecordSink,
   Sensor,
 } from '../records.ts'
+import type { ListFolder, ReadFile } from '../safe-read.ts'
 import { type BaselineStore, openBaselineStore } from './baseline-store.ts'
 import {
   type ConfigurationRoot,
@@ -18,9 +21,7 @@ import {
   type Room,
   type WatchedFile,
 } from './configuration-root.ts'
-import { type ExactPath, toExact } from './exact-path.ts'
 import { createPendingLooks, type PendingLook } from './pending-looks.ts'
-import type { ListFolder, ReadFile } from './safe-read.ts'
 import type { FileState } from './state.ts'
 
 export interface ConfigurationWatchOptions {
@@ -293,6 +294,7 @@ export function createConfigurationWatch(options: ConfigurationWatchOptions): Co
   }
 
   function observeInside(root: ConfigurationRoot, inside: ExactPath, record: FileRecord): boolean {
+    if (!root.mayMatter(inside)) return false
     const topic = root.topicOf(inside)
     const isLater = record.action === 'creation' && !record.contentComplete
     if (topic !== null) {

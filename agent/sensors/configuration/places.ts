@@ -2,10 +2,11 @@
  * Finds out whether a path is configuration, and lists what there is of it. The fixed places stand in tables of
  * whole paths; homes are found by the name of a file first, for there can be thousands of them.
  */
+
+import { type ExactPath, linkTarget, toExact } from '../exact-path.ts'
+import type { FolderEntry } from '../safe-read.ts'
 import { keyFileOf } from './authorized-keys.ts'
 import type { WatchedFile } from './configuration-root.ts'
-import { type ExactPath, linkTarget, toExact } from './exact-path.ts'
-import type { FolderEntry } from './safe-read.ts'
 import {
   HOME_FILES,
   HOME_FOLDERS,
@@ -27,6 +28,8 @@ export interface Home {
 }
 
 export interface Places {
+  /** False for nearly every path, and quickly: neither it nor what is below it is configuration. */
+  mayMatter(path: ExactPath): boolean
   topicOf(path: ExactPath): Topic | null
   /** Whether watched files can lie at or below a folder, so that its renaming or linking matters. */
   concerns(folder: ExactPath): boolean
@@ -78,10 +81,24 @@ export function createPlaces(options: {
   let homeKeyFiles: readonly string[] = []
   const linkedKeyFiles = new Map<ExactPath, string | null>()
 
+  /** Last components of all paths that matter outside of the fixed places. */
+  const names = new Set<string>()
+  for (const way of HOME_WAYS) names.add(lastComponent(way))
+
+  function mayMatter(path: ExactPath): boolean {
+    return (
+      isNearFixedPlaces(path) ||
+      names.has(lastComponent(path)) ||
+      path.includes('/.config/') ||
+      path.includes('/.local/')
+    )
+  }
+
   function setHomeFiles(): void {
     homeFiles.clear()
     const add = (below: string, topic: Topic | null) => {
-      const name = below.slice(below.lastIndexOf('/') + 1)
+      const name = lastComponent(below)
+      names.add(name)
       homeFiles.set(name, [...(homeFiles.get(name) ?? []), { below, topic }])
     }
     for (const [topic, paths] of HOME_FILES) for (const path of paths) add(path, topic)
@@ -168,6 +185,7 @@ export function createPlaces(options: {
   }
 
   return {
+    mayMatter,
     topicOf,
     concerns(folder) {
       if (ways.has(folder) || folders.has(folder) || homes.has(folder) || homeWays.has(folder)) return true
@@ -211,16 +229,24 @@ export function createPlaces(options: {
       for (const { path, user } of known.slice(0, HOMES_MAX)) {
         const home = path.replace(/\/+$/, '')
         if (!homes.has(home)) homes.set(home, user)
-        for (const way of ancestors(home)) homeWays.add(way)
+        names.add(lastComponent(home))
+        for (const way of ancestors(home)) {
+          homeWays.add(way)
+          names.add(lastComponent(way))
+        }
         for (const pattern of elsewhere) {
           const file = keyFileOf(pattern, { ...user, home })
-          if (file !== null && keyFiles.size < KEY_FILES_MAX) keyFiles.set(toExact(file), user.name)
+          if (file === null || keyFiles.size >= KEY_FILES_MAX) continue
+          keyFiles.set(toExact(file), user.name)
+          names.add(lastComponent(toExact(file)))
         }
       }
       return [...homes].flatMap(([path, user]) => (earlier.has(path) ? [] : [{ path, user }]))
     },
     addKeyFile(path, user) {
-      if (linkedKeyFiles.size < KEY_FILES_MAX) linkedKeyFiles.set(path, user)
+      if (linkedKeyFiles.size >= KEY_FILES_MAX) return
+      linkedKeyFiles.set(path, user)
+      names.add(lastComponent(path))
     },
     homeOf: homeAbove,
     isUnitPath(from, link) {
@@ -232,6 +258,27 @@ export function createPlaces(options: {
 
 function topicBelow({ topic, depth }: WatchedFolder, below: string): Topic | null {
   return below.split('/').length > depth + 1 ? null : topicInFolder(topic, below)
+}
+
+/** Every path of WATCHED_FILES and WATCHED_FOLDERS, and what leads there, begins so. */
+function isNearFixedPlaces(path: ExactPath): boolean {
+  return (
+    path.startsWith('/etc') ||
+    path.startsWith('/var/spool') ||
+    path.startsWith('/usr/lib') ||
+    path.startsWith('/usr/local/lib/systemd') ||
+    path.startsWith('/usr/share/gnome') ||
+    path.startsWith('/run') ||
+    path.startsWith('/lib') ||
+    path === '/var' ||
+    path === '/usr' ||
+    path === '/usr/local' ||
+    path === '/usr/share'
+  )
+}
+
+function lastComponent(path: string): string {
+  return path.slice(path.lastIndexOf('/') + 1)
 }
 
 /** A pattern that names one file below each home, as its path there; else nothing. */

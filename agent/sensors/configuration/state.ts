@@ -2,8 +2,8 @@
 
 import { isUtf8 } from 'node:buffer'
 import { createHash } from 'node:crypto'
-import { readable } from './exact-path.ts'
-import type { Standing } from './safe-read.ts'
+import { readable } from '../exact-path.ts'
+import type { Standing } from '../safe-read.ts'
 
 /** A file whose text is told. */
 export interface TextState {

@@ -1,7 +1,7 @@
 /** Which files are configuration, and of what: the fixed places of a Linux system, and those in each home. */
 import type { PERSISTENCE_KINDS } from '../../../shared/events/configuration-events.ts'
+import type { ExactPath } from '../exact-path.ts'
 import type { AccountFile } from './account-files.ts'
-import type { ExactPath } from './exact-path.ts'
 import { type UnitPlace, unitPlace } from './unit-changes.ts'
 
 export type Topic =

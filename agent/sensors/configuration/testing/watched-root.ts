@@ -6,8 +6,8 @@ import { Compile } from 'typebox/compile'
 import { expect, vi } from 'vitest'
 import { EVENT_SCHEMAS } from '../../../../shared/events/event.ts'
 import type { ConfigurationChange, ConfigurationRecord, FileRecord, SensorRecord } from '../../records.ts'
+import { listSafely, readSafely } from '../../safe-read.ts'
 import { type ConfigurationWatchOptions, createConfigurationWatch } from '../configuration-watch.ts'
-import { listConfigurationFolder, readConfigurationFile } from '../safe-read.ts'
 
 export const ACTOR_PID = 4_321
 
@@ -29,8 +29,8 @@ export async function startWatch(root: string, options: Partial<ConfigurationWat
   const stop = new AbortController()
   const attached = Promise.withResolvers<void>()
   const watch = createConfigurationWatch({
-    read: readConfigurationFile,
-    list: listConfigurationFolder,
+    read: readSafely,
+    list: listSafely,
     clock: Date.now,
     root,
     limits: { intervalMs: 20, settleMs: 60 },

@@ -2,7 +2,7 @@
  * Paths as exact bytes in a string, one character a byte: names that are not UTF-8 are found, compared and opened
  * like all others, and plain ASCII paths, which nearly all are, stay as they are.
  */
-import type { KernelText } from '../records.ts'
+import type { KernelText } from './records.ts'
 
 export type ExactPath = string
 

@@ -25,6 +25,8 @@ export type Standing =
       /** At most as many bytes as were asked for. */
       readonly content: Buffer
       readonly sizeBytes: number
+      /** `device:inode`, exact. */
+      readonly identity: string
       readonly changedNs: bigint
       /** Everybody may read it (S_IROTH). */
       readonly readByOthers: boolean
@@ -48,7 +50,7 @@ const fileFlags = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLL
 const READ_BY_OTHERS = 0o004
 const PATH_BYTES_MAX = 4_096
 
-export const readConfigurationFile: ReadFile = (root, inside, bytesMax) => {
+export const readSafely: ReadFile = (root, inside, bytesMax) => {
   try {
     return withFolder(root, inside, false, (folder, name) => readEntry(entryOf(folder, name), bytesMax))
   } catch (error) {
@@ -56,7 +58,7 @@ export const readConfigurationFile: ReadFile = (root, inside, bytesMax) => {
   }
 }
 
-export const listConfigurationFolder: ListFolder = (root, inside, entriesMax) => {
+export const listSafely: ListFolder = (root, inside, entriesMax) => {
   try {
     return withFolder(root, inside, true, (folder) => {
       const entries: FolderEntry[] = []
@@ -119,6 +121,7 @@ function readEntry(path: Buffer, bytesMax: number): Standing {
       kind: 'file',
       content: room.subarray(0, bytes),
       sizeBytes: Math.max(Number(stat.size), bytes),
+      identity: `${stat.dev}:${stat.ino}`,
       changedNs: stat.mtimeNs,
       readByOthers: (Number(stat.mode) & READ_BY_OTHERS) !== 0,
     }
