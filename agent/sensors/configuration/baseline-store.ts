@@ -105,7 +105,10 @@ function storeOf(db: Sqlite, warn: (message: string) => void): BaselineStore {
   return {
     load() {
       try {
-        if (version.get()?.value !== RULES_VERSION) return null
+        if (version.get()?.value !== RULES_VERSION) {
+          attempt(() => db.exec('DELETE FROM files'))
+          return null
+        }
         const states = new Map<ExactPath, FileState>()
         for (const row of read.iterate(STATE_CHARACTERS_MAX, ROWS_MAX)) {
           states.set(row.path, fromStored(row.state))

@@ -11,6 +11,7 @@ import { ACCOUNT_BYTES_MAX, type AccountFile, toAccountsState } from './account-
 import { KEY_BYTES_MAX, keyChanges, keyFilePatterns, toKeysState } from './authorized-keys.ts'
 import { beforeAndAfter } from './before-and-after.ts'
 import { createPlaces, type Home } from './places.ts'
+import type { Room } from './room.ts'
 import { type FileState, TEXT_BYTES_MAX, type TextState, toTextState, weightOf } from './state.ts'
 import { unitChanges } from './unit-changes.ts'
 import type { Topic } from './watched-places.ts'
@@ -25,11 +26,6 @@ export interface RootOptions {
   readonly room: Room
   /** Folders that are never looked into, such as network file systems: one that does not answer blocks the agent. */
   readonly excludedFolders: readonly ExactPath[]
-}
-
-export interface Room {
-  take(files: number, characters: number): boolean
-  give(files: number, characters: number): void
 }
 
 export interface WatchedFile {
@@ -65,6 +61,8 @@ export interface ConfigurationRoot {
   takeDiscovered(): WatchedFile[]
   /** Whether watched files can lie at or below a folder. */
   concerns(folder: ExactPath): boolean
+  /** Lets go of what is kept of homes that are gone; gives the paths. */
+  dropForgotten(): ExactPath[]
   release(): void
 }
 
@@ -242,6 +240,11 @@ export function createConfigurationRoot(options: RootOptions): ConfigurationRoot
       return places.setHomes(homes, keyFilePatterns(sshdConfigurations()))
     },
     filesOfHome: (home) => places.filesOfHome(home),
+    dropForgotten() {
+      const paths = [...kept.keys()].filter((path) => places.topicOf(path) === null)
+      for (const path of paths) keep(path, null)
+      return paths
+    },
     release() {
       for (const state of kept.values()) room.give(1, weightOf(state))
       kept.clear()

@@ -12,8 +12,11 @@ import {
 } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { ConfigurationChange } from '../records.ts'
+import { listSafely } from '../safe-read.ts'
+import type { ConfigurationWatch } from './configuration-watch.ts'
 import { createRootFolder, startWatch } from './testing/watched-root.ts'
 
+let watchOf: ConfigurationWatch | undefined
 let folder: ReturnType<typeof createRootFolder>
 beforeEach(() => {
   folder = createRootFolder()
@@ -261,7 +264,7 @@ describe('hostile files', () => {
 
   test('more files than there is room for are counted, and all is looked at again when a burst is over', async () => {
     const watched = await startWatch(folder.root, {
-      limits: { filesMax: 60, pendingMax: 10, intervalMs: 5, settleMs: 10 },
+      limits: { filesMax: 60, pendingMax: 10, intervalMs: 5, settleMs: 10, rescanIntervalMs: 20 },
     })
     for (let number = 0; number < 100; number++) {
       folder.put(`/etc/cron.d/job${number}`, 'x\n')
@@ -363,6 +366,38 @@ test('a container has a baseline of its own, and its links lead nowhere', async 
   ])
   watched.watch.removeRoot(prefix)
   expect(await watched.stop()).toHaveLength(1)
+})
+
+test('what changes while the baseline is taken is told, too', async () => {
+  folder.put('/etc/crontab', 'old\n')
+  for (let number = 0; number < 200; number++) folder.put(`/etc/cron.d/job${number}`, 'x\n')
+  const starting = startWatch(folder.root, {
+    // The last file to be read: the first ones are known by then.
+    list: (root, inside, entriesMax) => {
+      if (inside === '/etc/cron.d' && readFileSync(folder.at('/etc/crontab'), 'utf8') === 'old\n') {
+        folder.put('/etc/crontab', 'new\n')
+        watchOf?.observe({
+          kind: 'file',
+          timestampMs: 1,
+          pid: 7,
+          action: 'modification',
+          path: folder.at('/etc/crontab'),
+          previousPath: null,
+          contentComplete: true,
+        })
+      }
+      return listSafely(root, inside, entriesMax)
+    },
+    created: (watch) => {
+      watchOf = watch
+    },
+  })
+  const watched = await starting
+  expect(await watched.changes(1)).toMatchObject([
+    { 'cordon.change.before': 'old\n', 'cordon.change.after': 'new\n' },
+  ])
+  expect(watched.records[0]?.process).toEqual({ pid: 7, startTicks: null })
+  await watched.stop()
 })
 
 test('a rescan after lost records tells what was missed, without an actor', async () => {

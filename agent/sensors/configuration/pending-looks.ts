@@ -22,8 +22,8 @@ export interface PendingLooks<File, Cause> {
   add(key: string, file: File, cause: Cause, nowMs: number, delayMs: number): boolean
   /** A file that was gone is looked at again, for many programs remove and write anew. */
   lookAgain(key: string, look: PendingLook<File, Cause>, nowMs: number, delayMs: number): void
-  /** What is due; each file then rests for the interval. */
-  take(nowMs: number): { readonly key: string; readonly look: PendingLook<File, Cause> }[]
+  /** What is due, of so many files; each then rests for the interval. */
+  take(nowMs: number, filesMax: number): { readonly key: string; readonly look: PendingLook<File, Cause> }[]
   takeOne(key: string, nowMs: number): PendingLook<File, Cause> | null
   /** When something is due next; null: never. */
   nextMs(): number | null
@@ -67,9 +67,10 @@ export function createPendingLooks<File, Cause>(options: {
       entry.look = { ...look, goneSinceMs: look.goneSinceMs ?? nowMs }
       entry.dueMs = nowMs + delayMs
     },
-    take(nowMs) {
+    take(nowMs, filesMax) {
       const due: { key: string; look: PendingLook<File, Cause> }[] = []
       for (const [key, entry] of entries) {
+        if (due.length >= filesMax) break
         if (entry.dueMs > nowMs) continue
         const look = takeEntry(key, entry, nowMs)
         if (look !== null) due.push({ key, look })

@@ -7,7 +7,11 @@ import { expect, vi } from 'vitest'
 import { EVENT_SCHEMAS } from '../../../../shared/events/event.ts'
 import type { ConfigurationChange, ConfigurationRecord, FileRecord, SensorRecord } from '../../records.ts'
 import { listSafely, readSafely } from '../../safe-read.ts'
-import { type ConfigurationWatchOptions, createConfigurationWatch } from '../configuration-watch.ts'
+import {
+  type ConfigurationWatch,
+  type ConfigurationWatchOptions,
+  createConfigurationWatch,
+} from '../configuration-watch.ts'
 
 export const ACTOR_PID = 4_321
 
@@ -24,7 +28,13 @@ export function createRootFolder() {
   }
 }
 
-export async function startWatch(root: string, options: Partial<ConfigurationWatchOptions> = {}) {
+export async function startWatch(
+  root: string,
+  {
+    created,
+    ...options
+  }: Partial<ConfigurationWatchOptions> & { readonly created?: (watch: ConfigurationWatch) => void } = {},
+) {
   const records: ConfigurationRecord[] = []
   const stop = new AbortController()
   const attached = Promise.withResolvers<void>()
@@ -33,9 +43,10 @@ export async function startWatch(root: string, options: Partial<ConfigurationWat
     list: listSafely,
     clock: Date.now,
     root,
-    limits: { intervalMs: 20, settleMs: 60 },
+    limits: { intervalMs: 20, settleMs: 60, rescanIntervalMs: 50 },
     ...options,
   })
+  created?.(watch)
   const add = (batch: readonly SensorRecord[]) => {
     for (const record of batch) if (record.kind === 'configuration') records.push(record)
   }
