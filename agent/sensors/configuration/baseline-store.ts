@@ -2,7 +2,7 @@
  * What the watched files held, kept across restarts, so that what changed while the agent was away is told. A file
  * that is damaged, or that another program wrote, is put away with a warning, and the agent begins anew.
  */
-import { rmSync } from 'node:fs'
+import { rmSync, statSync } from 'node:fs'
 import Type from 'typebox'
 import { Compile } from 'typebox/compile'
 import { openSqlite, type Sqlite } from '../../../shared/node/sqlite.ts'
@@ -21,6 +21,8 @@ export interface BaselineStore {
 
 /** Counted up when other files are watched, or read in another way: what is new then is no change. */
 const RULES_VERSION = 1
+/** Checking a longer one would hold up the agent. */
+const FILE_BYTES_MAX = 256 * 1024 * 1024
 const ROWS_MAX = 65_536
 const STATE_CHARACTERS_MAX = 16 * 1024 * 1024
 
@@ -64,6 +66,8 @@ export function openBaselineStore(path: string, warn: (message: string) => void)
 function open(path: string, warn: (message: string) => void): Sqlite | null {
   let db: Sqlite | undefined
   try {
+    const { size } = statSync(path, { throwIfNoEntry: false }) ?? { size: 0 }
+    if (size > FILE_BYTES_MAX) throw new Error(`it is longer than ${FILE_BYTES_MAX} bytes`)
     db = openSqlite({ path, migrations: MIGRATIONS })
     const checked = db.pragma('quick_check(1)', { simple: true })
     if (checked !== 'ok') throw new Error(String(checked))

@@ -45,8 +45,8 @@ export interface ConfigurationRoot {
   topicOf(inside: ExactPath): Topic | null
   /** Watched files that are, or were, at or below a folder: asked when a folder was renamed. */
   filesBelow(folder: ExactPath): WatchedFile[]
-  /** Every watched file that there is, or was; in slices, for there are thousands. */
-  files(): Generator<WatchedFile>
+  /** Every watched file that there is, or was. Null: nothing was found for a while; there are thousands of homes. */
+  files(): Generator<WatchedFile | null>
   /** Reads the file again. */
   look(file: WatchedFile): Look
   /** Keeps what was seen, and says what it means. */
@@ -204,8 +204,8 @@ export function createConfigurationRoot(options: RootOptions): ConfigurationRoot
     *files() {
       const seen = new Set<ExactPath>()
       for (const file of places.files()) {
-        if (seen.has(file.path)) continue
-        seen.add(file.path)
+        if (file !== null && seen.has(file.path)) continue
+        if (file !== null) seen.add(file.path)
         yield file
       }
       for (const path of [...kept.keys()]) {

@@ -8,6 +8,7 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -323,6 +324,7 @@ describe('across a restart', () => {
 
   test.each([
     ['is no database', () => writeFileSync(folder.at('/baseline.sqlite'), 'x'.repeat(10_000))],
+    ['is far too long', () => truncateSync(folder.at('/baseline.sqlite'), 300 * 1024 * 1024)],
     [
       'holds other rows',
       () => {

@@ -100,7 +100,7 @@ export function createConfigurationWatch(options: ConfigurationWatchOptions): Co
     roots.set(prefix, root)
     root.keep(PASSWD.path, root.look(PASSWD).after)
     root.refreshPlaces()
-    for (const file of root.files()) root.keep(file.path, root.look(file).after)
+    for (const file of root.files()) if (file !== null) root.keep(file.path, root.look(file).after)
     for (const file of root.takeDiscovered()) root.keep(file.path, root.look(file).after)
     return root
   }
@@ -150,7 +150,7 @@ export function createConfigurationWatch(options: ConfigurationWatchOptions): Co
     root.refreshPlaces()
     let files = 0
     for (const file of root.files()) {
-      into.lookNow({ root, file }, cause)
+      if (file !== null) into.lookNow({ root, file }, cause)
       files += 1
       if (files % SLICE_FILES === 0) await new Promise(setImmediate)
       if (signal.aborted) return
@@ -170,7 +170,7 @@ export function createConfigurationWatch(options: ConfigurationWatchOptions): Co
       host.refreshPlaces()
       let files = 0
       for (const file of host.files()) {
-        into.learn({ root: host, file })
+        if (file !== null) into.learn({ root: host, file })
         files += 1
         if (files % SLICE_FILES === 0) await new Promise(setImmediate)
         if (signal.aborted) return

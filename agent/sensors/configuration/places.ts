@@ -34,7 +34,8 @@ export interface Places {
   /** Whether watched files can lie at or below a folder, so that its renaming or linking matters. */
   concerns(folder: ExactPath): boolean
   filesBelow(folder: ExactPath): WatchedFile[]
-  files(): Generator<WatchedFile>
+  /** Null: a home has been looked at, so that others can have their turn. */
+  files(): Generator<WatchedFile | null>
   filesOfHome(home: Home): WatchedFile[]
   /** Gives the homes that were not known before. */
   setHomes(homes: readonly Home[], keyPatterns: readonly string[]): Home[]
@@ -212,7 +213,10 @@ export function createPlaces(options: {
       for (const [path, topic] of files) yield { path, topic }
       for (const [path, watched] of folders) yield* filesIn(path, watched.depth)
       for (const [path, user] of keyFiles) yield { path, topic: keyTopic(user) }
-      for (const [path, user] of homes) yield* filesOfHome({ path, user })
+      for (const [path, user] of homes) {
+        yield* filesOfHome({ path, user })
+        yield null
+      }
     },
     filesOfHome: (home) => [...filesOfHome(home), ...keyFilesOf(home.user)],
     setHomes(known, keyPatterns) {

@@ -1,4 +1,13 @@
-import { appendFileSync, mkdtempSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import {
+  appendFileSync,
+  existsSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
@@ -99,6 +108,28 @@ test('failed logons and sessions are told with whose they are, and what stood th
   ])
   await files.stop()
 })
+
+test.skipIf(!existsSync('/usr/bin/utmpdump'))(
+  'rows have the layout that the tools of the system write',
+  async () => {
+    const files = await start()
+    const text =
+      '[7] [00042] [ts/3] [carol   ] [pts/3       ] [far.example         ] [192.0.2.9      ] [2023-11-14T22:13:20,000000+00:00]\n'
+    writeFileSync(
+      wtmpPath,
+      execFileSync('/usr/bin/utmpdump', ['-r'], { input: text, stdio: ['pipe', 'pipe', 'ignore'] }),
+    )
+    await files.until(1)
+    expect((await files.stop())[0]).toMatchObject({
+      action: 'logon',
+      account: 'carol',
+      terminal: 'pts/3',
+      remote: 'far.example',
+      process: { pid: 42 },
+      timestampMs: NOW_MS,
+    })
+  },
+)
 
 test('rotation and truncation lose nothing and repeat nothing', async () => {
   writeFileSync(btmpPath, row({ type: 6, user: 'old' }))
