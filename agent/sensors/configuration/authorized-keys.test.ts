@@ -148,8 +148,10 @@ describe('a line of authorized_keys', () => {
   test.skipIf(!existsSync('/usr/bin/ssh-keygen'))('has the fingerprint that ssh-keygen writes', () => {
     for (const type of ['ed25519', 'ecdsa', 'rsa']) {
       const path = folder.at(`/key-${type}`)
-      execFileSync('ssh-keygen', ['-q', '-t', type, '-N', '', '-C', 'who', '-f', path], { timeout: 30_000 })
-      const told = execFileSync('ssh-keygen', ['-l', '-f', path], { encoding: 'utf8' }).split(' ')[1]
+      execFileSync('/usr/bin/ssh-keygen', ['-q', '-t', type, '-N', '', '-C', 'who', '-f', path], {
+        timeout: 30_000,
+      })
+      const told = execFileSync('/usr/bin/ssh-keygen', ['-l', '-f', path], { encoding: 'utf8' }).split(' ')[1]
       expect(parseAuthorizedKey(readFileSync(`${path}.pub`, 'utf8'))?.fingerprint).toBe(told)
     }
   })

@@ -42,7 +42,7 @@ export const KEPT_CHARACTERS_MAX = 64 * 1024
 /** Bytes that are read to tell whether a file of text changed; of longer ones the size and time count, too. */
 export const TEXT_BYTES_MAX = 1024 * 1024
 
-export const NOT_TOLD = '(the content is not told, because not everybody may read the file)'
+const NOT_TOLD = '(the content is not told, because not everybody may read the file)'
 
 /** `select` cuts the text down to what may be told. */
 export function toTextState(

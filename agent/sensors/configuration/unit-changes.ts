@@ -28,11 +28,6 @@ export function unitPlace(below: string): UnitPlace | null {
   return { role: 'drop-in', name: folder.slice(0, -2) }
 }
 
-/** Whether a folder below one of units can hold something that is told. */
-export function isUnitFolder(name: string): boolean {
-  return /\.(?:wants|requires|upholds|d)$/.test(name)
-}
-
 type Condition = 'absent' | 'masked' | 'alias' | 'unit'
 
 /** systemd takes an empty file for a mask, too. */

@@ -30,7 +30,7 @@ describe.skipIf(!existsSync(LIBRARY))('the library of this host', () => {
     const { libraries } = findPamLibraries(['', '', '/proc/self/root'])
     expect(libraries).toHaveLength(1)
     const [library] = libraries
-    const listed = spawnSync('readelf', ['-W', '--dyn-syms', '-l', LIBRARY], { encoding: 'utf8' })
+    const listed = spawnSync('/usr/bin/readelf', ['-W', '--dyn-syms', '-l', LIBRARY], { encoding: 'utf8' })
     if (listed.error !== undefined) return
     const load = [
       ...listed.stdout.matchAll(/LOAD\s+0x(\w+)\s+0x(\w+)\s+0x\w+\s+0x(\w+)\s+0x\w+\s+\S* ?E/g),

@@ -78,7 +78,7 @@ export function encodeMessage(message: OutgoingMessage): Buffer {
 }
 
 /** Bytes of the message that begins here; null when there are too few to say. Throws `Malformed`. */
-export function messageBytes(bytes: Buffer): number | null {
+function messageBytes(bytes: Buffer): number | null {
   if (bytes.length < FIXED_BYTES) return null
   const isLittleEndian = bytes[0] === 0x6c
   if ((!isLittleEndian && bytes[0] !== 0x42) || bytes[3] !== 1)

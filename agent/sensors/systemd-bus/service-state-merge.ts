@@ -66,7 +66,12 @@ export function createServiceStateMerge(options: ServiceStateMergeOptions): Serv
       }
       const known = entries.get(key)
       if (known !== undefined && clock() - known.arrivedMs < windowMs) {
-        if (known.isThrough || !isByCaller(record)) return
+        if (!isByCaller(record)) return
+        if (known.isThrough) {
+          // Somebody else had it done, too; the same one is told by the bus and by the link.
+          if (record.process?.pid !== known.record.process?.pid) sink([record])
+          return
+        }
         known.record = withPath(record, known.record)
         letThrough(known)
         return

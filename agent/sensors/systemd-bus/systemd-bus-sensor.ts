@@ -23,7 +23,7 @@ export interface SystemdBusSensor extends Sensor {
 }
 
 const name = 'systemd-bus'
-export const SYSTEM_BUS_PATH = '/run/dbus/system_bus_socket'
+const SYSTEM_BUS_PATH = '/run/dbus/system_bus_socket'
 const SYSTEMD = 'org.freedesktop.systemd1'
 const MANAGER = {
   destination: SYSTEMD,

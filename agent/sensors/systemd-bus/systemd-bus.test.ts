@@ -315,6 +315,15 @@ describe('one change of a unit that several sources tell', () => {
     expect(told).toHaveLength(1)
   })
 
+  test('is told of each of two callers', () => {
+    const { told, observe, close } = start()
+    observe(byCaller)
+    observe({ ...byCaller, process: { pid: 501, startTicks: null } })
+    observe({ ...byLink, process: { pid: 500, startTicks: null } })
+    close()
+    expect(told.map((record) => record.kind === 'configuration' && record.process?.pid)).toEqual([500, 501])
+  })
+
   test('is told by systemd itself when no caller comes, and again when it happens again', async () => {
     const { told, observe, close } = start()
     observe(byLink)

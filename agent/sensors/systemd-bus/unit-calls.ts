@@ -170,7 +170,7 @@ function describeCommand(command: Value): string {
 }
 
 /** Object paths of units hold their names with `_xx` for every byte that is no letter or number. */
-export function unitOfPath(path: string): string {
+function unitOfPath(path: string): string {
   const escaped = path.slice(UNIT_PATH.length)
   const bytes = escaped.replace(/_([0-9a-f]{2})/g, (_, code: string) =>
     String.fromCharCode(Number.parseInt(code, 16)),
