@@ -99,6 +99,7 @@ function isNearFixedPlaces(path: ExactPath): boolean {
     path === '/var' ||
     path === '/usr' ||
     path === '/usr/local' ||
+    path === '/usr/local/lib' ||
     path === '/usr/share'
   )
 }

@@ -1,6 +1,8 @@
 /**
  * Who has systemd start, stop, enable and mask what: calls to it on the system bus, with the caller's process, and
- * the jobs that it begins by itself. A call is told once systemd took it; one that was refused changed nothing.
+ * the jobs that it announces. A call is told once systemd took it; one that was refused changed nothing. One that
+ * wants no answer gets none, so it is told as it was made. root's systemctl calls systemd past the bus: of that, the
+ * jobs are told, without a caller.
  */
 import { statSync } from 'node:fs'
 import { createBackoff } from '../../../shared/node/backoff.ts'
@@ -8,8 +10,9 @@ import { pause } from '../../../shared/node/loop.ts'
 import type { ConfigurationChange, ConfigurationRecord, RecordSink, Sensor } from '../records.ts'
 import { BUS, type BusConnection, connectToBus } from './bus-connection.ts'
 import { type Callers, createCallers } from './callers.ts'
+import { createJobs } from './jobs.ts'
 import { MESSAGE_TYPES, type Message, NO_REPLY_EXPECTED } from './message.ts'
-import { changeOfJob, changesOfCall, isToldJob } from './unit-calls.ts'
+import { changesOfCall, SYSTEMD } from './unit-calls.ts'
 
 export interface SystemdBusOptions {
   readonly clock: () => number
@@ -24,7 +27,6 @@ export interface SystemdBusSensor extends Sensor {
 
 const name = 'systemd-bus'
 const SYSTEM_BUS_PATH = '/run/dbus/system_bus_socket'
-const SYSTEMD = 'org.freedesktop.systemd1'
 const MANAGER = {
   destination: SYSTEMD,
   path: '/org/freedesktop/systemd1',
@@ -139,6 +141,7 @@ interface Waiting {
 /** What the watching connection hears, and what becomes of it. */
 function createTold(asking: BusConnection, sink: RecordSink, clock: () => number) {
   const callers: Callers = createCallers(asking)
+  const jobs = createJobs(asking)
   const waiting = new Map<string, Waiting>()
 
   async function tell({ changes, pid, timestampMs }: Waiting): Promise<void> {
@@ -176,19 +179,8 @@ function createTold(asking: BusConnection, sink: RecordSink, clock: () => number
   }
 
   async function takeJob(message: Message): Promise<void> {
-    const [, job, unit] = message.body()
-    if (typeof job !== 'string' || typeof unit !== 'string' || !isToldJob(unit)) return
     const timestampMs = clock()
-    const reply = await asking.call({
-      destination: SYSTEMD,
-      path: job,
-      interface: 'org.freedesktop.DBus.Properties',
-      member: 'Get',
-      signature: 'ss',
-      body: [`${SYSTEMD}.Job`, 'JobType'],
-    })
-    // A job that was over before it could be asked is told by its call, where there was one.
-    const change = reply.ok ? changeOfJob(unit, String(reply.body[0])) : null
+    const change = await jobs.changeOf(message.body(), timestampMs)
     if (change !== null) sink([{ kind: 'configuration', timestampMs, process: null, change }])
   }
 

@@ -7,10 +7,10 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi 
 import { expectEvent } from '../configuration/testing/watched-root.ts'
 import type { ConfigurationRecord, SensorRecord } from '../records.ts'
 import { type BusConnection, connectToBus } from './bus-connection.ts'
-import { MESSAGE_TYPES } from './message.ts'
+import { MESSAGE_TYPES, NO_REPLY_EXPECTED } from './message.ts'
 import { createServiceStateMerge } from './service-state-merge.ts'
 import { createSystemdBusSensor, probeSystemdBus } from './systemd-bus-sensor.ts'
-import { canRunBus, startFakeSystemd, startPrivateBus } from './testing/private-bus.ts'
+import { canRunBus, GONE_JOB_PATH, startFakeSystemd, startPrivateBus } from './testing/private-bus.ts'
 
 const MANAGER = [
   'org.freedesktop.systemd1',
@@ -144,20 +144,31 @@ describe.skipIf(!canRunBus || !existsSync('/usr/bin/busctl'))('on a real bus', (
     ])
   })
 
-  test('the unit itself can be called, and a caller that waits for no answer is known, too', async () => {
-    const parameters = [`--bus=${bus.address}`, '--dest=org.freedesktop.systemd1', '--type=method_call']
+  test('the unit itself can be called', async () => {
+    const parameters = [`--bus=${bus.address}`, '--dest=org.freedesktop.systemd1', '--print-reply']
     const unit = '/org/freedesktop/systemd1/unit/my_2dapp_2eservice'
-    const pid = await run(
-      '/usr/bin/dbus-send',
-      ...parameters,
-      unit,
-      'org.freedesktop.systemd1.Unit.Stop',
-      'string:fail',
-    )
+    const stopCall = [unit, 'org.freedesktop.systemd1.Unit.Stop', 'string:fail']
+    const pid = await run('/usr/bin/dbus-send', ...parameters, ...stopCall)
     await until(1)
     expect(told()).toMatchObject([
       { change: { 'service.name': 'my-app.service', 'cordon.operation': 'stopped' }, process: { pid } },
     ])
+  })
+
+  test('a call that wants no answer is told as it was made, also one that does not name its interface', async () => {
+    const caller = await connectToBus({ socketPath: bus.socketPath, message: () => undefined })
+    const to = {
+      type: MESSAGE_TYPES.call,
+      flags: NO_REPLY_EXPECTED,
+      destination: MANAGER[0],
+      path: MANAGER[1],
+    }
+    caller.send({ ...to, member: 'StartUnit', signature: 'ss', body: ['quiet.service', 'fail'] })
+    await until(1)
+    expect(told()).toMatchObject([
+      { change: { 'service.name': 'quiet.service' }, process: { pid: process.pid } },
+    ])
+    caller.close()
   })
 
   test('a job that systemd begins by itself is told without a caller', async () => {
@@ -173,6 +184,42 @@ describe.skipIf(!canRunBus || !existsSync('/usr/bin/busctl'))('on a real bus', (
     await until(1)
     expect(told()).toMatchObject([
       { process: null, change: { 'service.name': 'cron.service', 'cordon.operation': 'started' } },
+    ])
+  })
+
+  test('the second half of a restart is told as one', async () => {
+    const signal = {
+      type: MESSAGE_TYPES.signal,
+      path: MANAGER[1],
+      interface: MANAGER[2],
+      member: 'JobNew',
+    } as const
+    const job = '/org/freedesktop/systemd1/job/7'
+    systemd.send({ ...signal, signature: 'uos', body: [7, job, 'restarted.service'] })
+    await until(1)
+    expect(told()).toMatchObject([{ change: { 'cordon.operation': 'restarted' } }])
+  })
+
+  test('a job that is over before it can be asked is told by the times of its unit', async () => {
+    const signal = {
+      type: MESSAGE_TYPES.signal,
+      path: MANAGER[1],
+      interface: MANAGER[2],
+      member: 'JobNew',
+    } as const
+    for (const unit of ['started.service', 'stopped.service', 'restarted@1.service', 'untouched.service']) {
+      systemd.send({ ...signal, signature: 'uos', body: [99, GONE_JOB_PATH, unit] })
+    }
+    await until(3)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    expect(
+      told().map(
+        ({ change }) => 'cordon.operation' in change && [change['service.name'], change['cordon.operation']],
+      ),
+    ).toEqual([
+      ['started.service', 'started'],
+      ['stopped.service', 'stopped'],
+      ['restarted@1.service', 'restarted'],
     ])
   })
 

@@ -9,8 +9,9 @@ import type { Value } from './wire-format.ts'
 
 type Operation = EventOf<'service-state-changed'>['cordon.operation']
 
-const MANAGER = 'org.freedesktop.systemd1.Manager'
-const UNIT = 'org.freedesktop.systemd1.Unit'
+export const SYSTEMD = 'org.freedesktop.systemd1'
+const MANAGER = `${SYSTEMD}.Manager`
+const UNIT = `${SYSTEMD}.Unit`
 const UNIT_PATH = '/org/freedesktop/systemd1/unit/'
 const UNITS_MAX = 64
 const NAME_CHARACTERS_MAX = 256
@@ -176,4 +177,11 @@ function unitOfPath(path: string): string {
     String.fromCharCode(Number.parseInt(code, 16)),
   )
   return Buffer.from(bytes, 'latin1').toString('utf8')
+}
+
+export function pathOfUnit(unit: string): string {
+  const escaped = Buffer.from(unit)
+    .toString('latin1')
+    .replace(/[^A-Za-z0-9]|^[0-9]/g, (byte) => `_${byte.charCodeAt(0).toString(16).padStart(2, '0')}`)
+  return UNIT_PATH + escaped
 }

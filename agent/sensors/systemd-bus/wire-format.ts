@@ -160,6 +160,7 @@ export interface Writer {
   align(bytes: number): void
   uint8(value: number): void
   uint32(value: number): void
+  uint64(value: bigint): void
   text(value: string): void
   signature(value: string): void
   /** An array, whose items `fill` writes. */
@@ -192,6 +193,11 @@ export function createWriter(): Writer {
       room(4)
       at = parts.writeUInt32LE(value, at)
     },
+    uint64(value) {
+      writer.align(8)
+      room(8)
+      at = parts.writeBigUInt64LE(value, at)
+    },
     text(value) {
       const text = Buffer.from(value)
       writer.uint32(text.length)
@@ -215,6 +221,7 @@ export function createWriter(): Writer {
     value(type, value) {
       if (type === 'b') writer.uint32(value === true ? 1 : 0)
       else if (type === 'u') writer.uint32(Number(value))
+      else if (type === 't') writer.uint64(BigInt(String(value)))
       else if (type === 's' || type === 'o') writer.text(String(value))
       else if (type === 'g') writer.signature(String(value))
       else if (type === 'v') {

@@ -57,7 +57,13 @@ export async function startFakeSystemd(socketPath: string): Promise<BusConnectio
   function answer(message: Message): void {
     if (message.type !== MESSAGE_TYPES.call || message.sender === null) return
     const to = { destination: message.sender, replySerial: message.serial }
-    if (message.member === 'Get') {
+    if (message.member === 'Get' && message.path === GONE_JOB_PATH) {
+      const errorName = 'org.freedesktop.DBus.Error.UnknownObject'
+      connection.send({ type: MESSAGE_TYPES.error, ...to, errorName, signature: 's', body: ['gone'] })
+    } else if (message.member === 'GetAll') {
+      const body = unitTimes(String(message.path))
+      connection.send({ type: MESSAGE_TYPES.reply, ...to, signature: 'a(sv)', body: [body] })
+    } else if (message.member === 'Get') {
       connection.send({ type: MESSAGE_TYPES.reply, ...to, signature: 'v', body: [['s', 'start']] })
     } else if (JSON.stringify(message.body(), bigintText).includes('denied')) {
       const errorName = 'org.freedesktop.DBus.Error.AccessDenied'
@@ -75,6 +81,21 @@ export async function startFakeSystemd(socketPath: string): Promise<BusConnectio
   })
   expect(owned).toMatchObject({ ok: true, body: [1] })
   return connection
+}
+
+/** A job that is over. */
+export const GONE_JOB_PATH = '/org/freedesktop/systemd1/job/99'
+
+/** Times of a unit by what its name says happened to it just now. */
+function unitTimes(path: string): [string, [string, bigint]][] {
+  const nowUs = BigInt(Date.now()) * 1_000n
+  const time = (name: string, value: bigint): [string, [string, bigint]] => [`${name}Timestamp`, ['t', value]]
+  const old = time('InactiveEnter', 5_000_000n)
+  if (path.includes('restarted'))
+    return [time('ActiveExit', nowUs - 20_000n), time('InactiveExit', nowUs), old]
+  if (path.includes('started')) return [time('InactiveExit', nowUs), time('ActiveEnter', nowUs), old]
+  if (path.includes('stopped')) return [time('ActiveExit', nowUs), time('InactiveExit', 9_000_000n), old]
+  return [old]
 }
 
 const bigintText = (_: string, value: unknown) => (typeof value === 'bigint' ? String(value) : value)
