@@ -4,7 +4,7 @@
  * /proc (proc(5), /proc/PID/net/tcp).
  */
 import { closeSync, openSync, readlinkSync, readSync } from 'node:fs'
-import { addressText } from '../ebpf/address-text.ts'
+import { addressText } from '../address-text.ts'
 
 export interface Endpoint {
   readonly address: string
