@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import { configDefaults, defineConfig } from 'vitest/config'
 
 /** What boots whole machines. */
-const LONG_ONLY = ['test/packages-boot.test.ts']
+const LONG_ONLY = ['test/packages-boot.test.ts', 'test/systemd-root.test.ts', 'test/kernel-6-1.test.ts']
 
 // Pipeline tests start real programs, so files run two at a time on small machines and waits are generous.
 // biome-ignore lint/style/noDefaultExport: vitest reads the default export of its configuration.

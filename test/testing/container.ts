@@ -19,6 +19,8 @@ export interface Ran {
 export interface Container extends AsyncDisposable {
   /** The container's root folder, as this machine sees it. */
   readonly root: string
+  /** Of the first process inside, as this machine numbers it. */
+  readonly leaderPid: number
   /** Runs one program inside, as root, to its end. */
   run(...command: readonly string[]): Ran
   /** The same; throws with what it said unless it ended with 0. */
@@ -29,9 +31,25 @@ export interface Container extends AsyncDisposable {
   reboot(): Promise<void>
 }
 
-const BASE = join(ROOT, 'build', 'debian-bookworm')
+/** What debootstrap makes once, in build/. */
+export interface Base {
+  readonly path: string
+  /** Beside those of the variant minbase. */
+  readonly packages: readonly string[]
+}
+
+export interface BootOptions {
+  readonly base?: Base
+  /** What starts the program behind it in its own place, as env(1) does. */
+  readonly launcher?: readonly string[]
+  readonly capabilities?: string
+}
+
+const PLAIN_BASE: Base = {
+  path: join(ROOT, 'build', 'debian-bookworm'),
+  packages: ['systemd', 'systemd-sysv', 'dbus', 'nftables', 'iproute2'],
+}
 const MIRROR = 'http://deb.debian.org/debian'
-const PACKAGES = 'systemd,systemd-sysv,dbus,nftables,iproute2'
 const BOOT_MS = 120_000
 const COMMAND_MS = 120_000
 /** What the agent's unit asks for; nspawn gives and allows less by itself. */
@@ -39,32 +57,32 @@ const CAPABILITIES = 'CAP_BPF,CAP_PERFMON,CAP_SYS_RESOURCE,CAP_NET_ADMIN,CAP_SYS
 const SYSTEM_CALLS = 'bpf perf_event_open fanotify_init fanotify_mark open_by_handle_at'
 
 /** Makes the base once, in build/, from Debian's mirror. Throws with the reason when it cannot be made. */
-export function ensureBase(say: (line: string) => void): void {
+export function ensureBase(say: (line: string) => void, base = PLAIN_BASE): void {
   const system = ensureSystemPrograms(CONTAINERS, say)
   if (system.kind === 'missing') throw new Error(system.mend)
-  if (existsSync(BASE)) return
-  const unfinished = `${BASE}.${process.pid}`
+  if (existsSync(base.path)) return
+  const unfinished = `${base.path}.${process.pid}`
   mkdirSync(join(ROOT, 'build'), { recursive: true })
   try {
     execFileSync(
       'debootstrap',
-      ['--variant=minbase', `--include=${PACKAGES}`, 'bookworm', unfinished, MIRROR],
+      ['--variant=minbase', `--include=${base.packages.join(',')}`, 'bookworm', unfinished, MIRROR],
       {
         stdio: 'ignore',
         timeout: 900_000,
       },
     )
-    renameSync(unfinished, BASE)
+    renameSync(unfinished, base.path)
   } finally {
     rmSync(unfinished, { recursive: true, force: true })
   }
 }
 
-export async function bootContainer(): Promise<Container> {
+export async function bootContainer(options: BootOptions = {}): Promise<Container> {
   const work = mkdtempSync(join(tmpdir(), 'cordon-container-'))
   const root = join(work, 'root')
   for (const folder of ['upper', 'work', 'root']) mkdirSync(join(work, folder))
-  const layers = `lowerdir=${BASE},upperdir=${join(work, 'upper')},workdir=${join(work, 'work')}`
+  const layers = `lowerdir=${(options.base ?? PLAIN_BASE).path},upperdir=${join(work, 'upper')},workdir=${join(work, 'work')}`
   execFileSync('mount', ['-t', 'overlay', 'overlay', '-o', layers, root])
   let booted: Booted | null = null
   const end = async () => {
@@ -73,7 +91,7 @@ export async function bootContainer(): Promise<Container> {
     rmSync(work, { recursive: true, force: true })
   }
   try {
-    booted = await boot(root)
+    booted = await boot(root, options)
   } catch (error) {
     await end()
     throw error
@@ -85,6 +103,9 @@ export async function bootContainer(): Promise<Container> {
   const run = (...command: readonly string[]) => enter(inside().leader, command)
   return {
     root,
+    get leaderPid() {
+      return inside().leader
+    },
     run,
     must(...command) {
       const ran = run(...command)
@@ -95,7 +116,7 @@ export async function bootContainer(): Promise<Container> {
     unitPids: (unit) => pidsOf(inside().leader, unit),
     async reboot() {
       await inside().end()
-      booted = await boot(root)
+      booted = await boot(root, options)
     },
     [Symbol.asyncDispose]: end,
   }
@@ -107,14 +128,16 @@ interface Booted {
   end(): Promise<void>
 }
 
-async function boot(root: string): Promise<Booted> {
+async function boot(root: string, options: BootOptions): Promise<Booted> {
+  const [program = '', ...words] = [...(options.launcher ?? []), 'systemd-nspawn']
   const nspawn = spawn(
-    'systemd-nspawn',
+    program,
     [
+      ...words,
       ...['--quiet', '--boot', `--directory=${root}`, '--private-network', '--register=no', '--keep-unit'],
       ...[`--machine=cordon-${process.pid}-${Math.random().toString(36).slice(2, 8)}`, '--link-journal=no'],
       ...['--console=pipe', '--kill-signal=SIGRTMIN+3'],
-      ...[`--capability=${CAPABILITIES}`, `--system-call-filter=${SYSTEM_CALLS}`],
+      ...[`--capability=${options.capabilities ?? CAPABILITIES}`, `--system-call-filter=${SYSTEM_CALLS}`],
     ],
     { stdio: ['ignore', 'pipe', 'pipe'] },
   )

