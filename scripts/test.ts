@@ -13,6 +13,7 @@ import {
   CONTAINERS,
   ensureSystemPrograms,
   FIREWALL,
+  GUESTS,
   PACKAGING,
 } from './setup/system-packages.ts'
 
@@ -23,7 +24,7 @@ const rest = process.argv.slice(2).filter((argument) => argument !== '--long')
 
 const say = (line: string) => console.error(`cordon: ${line}`)
 const programs = [...COMPILER, ...CONNECTION_LISTING, ...FIREWALL, ...BROWSER, ...PACKAGING]
-const system = ensureSystemPrograms([...programs, ...(long ? CONTAINERS : [])], say)
+const system = ensureSystemPrograms([...programs, ...(long ? [...CONTAINERS, ...GUESTS] : [])], say)
 if (system.kind === 'missing') say(system.mend)
 const native = buildNative()
 if (native.kind === 'failed') say(`the kernel sensors are not built: ${native.reason}`)

@@ -38,6 +38,11 @@ export const CONTAINERS: readonly SystemProgram[] = [
   { present: '/usr/sbin/nft', debianPackage: 'nftables', why: 'lists what is in the firewall' },
 ]
 
+/** For another kernel than the machine's. */
+export const GUESTS: readonly SystemProgram[] = [
+  { present: 'qemu-system-x86_64', debianPackage: 'qemu-system-x86', why: 'boots another kernel for tests' },
+]
+
 /** For tests of the console. */
 export const BROWSER: readonly SystemProgram[] = [
   { present: 'chromium', debianPackage: 'chromium', why: 'opens the console for tests' },

@@ -49,6 +49,23 @@ static long unload_once(struct worker *worker, long index) {
   return CALL2(worker, SYS_delete_module, worker->memory->other, O_NONBLOCK);
 }
 
+/* A module that is one: the file --path, whose name is --name. */
+static long cycle_once(struct worker *worker, long index) {
+  (void)index;
+  const int fd = open(worker->options->path, O_RDONLY | O_CLOEXEC);
+
+  if (fd < 0)
+    return -errno;
+  worker->memory->data[0] = '\0';
+  const long result = CALL3(worker, SYS_finit_module, fd, worker->memory->data, 0);
+
+  close(fd);
+  if (result < 0)
+    return result;
+  strcpy(worker->memory->other, worker->options->name);
+  return CALL2(worker, SYS_delete_module, worker->memory->other, O_NONBLOCK);
+}
+
 /* `return 0`. Gone with its descriptor. */
 static long load_program(struct worker *worker, unsigned type, long index) {
   struct bpf_insn *code = (struct bpf_insn *)worker->memory->data;
@@ -192,6 +209,7 @@ const struct behaviour kernel_behaviours[] = {
     {"finit-module", "loads nonsense from a file as a module", PLAIN, 1, NULL, prepare_module, load_file_once, remove_module},
     {"init-module", "loads nonsense from memory", PLAIN, 1, NULL, NULL, load_once, NULL},
     {"delete-module", "unloads modules that are not there", PLAIN, 1, NULL, NULL, unload_once, NULL},
+    {"module-cycle", "loads the module --path, and unloads it by --name", COMPAT, 0, NULL, NULL, cycle_once, NULL},
     {"bpf-program", "loads eBPF programs that do nothing", PLAIN | HOLD, 0, NULL, NULL, program_once, NULL},
     {"bpf-attach", "attaches one to sched_process_exec", PLAIN | HOLD, 0, NULL, prepare_attach, attach_once, NULL},
     {"open-device", "opens the block device --path for reading", PLAIN | RING | HOLD, 0, NULL, NULL, device_once, NULL},

@@ -1,0 +1,158 @@
+/**
+ * Another kernel than the machine's: Debian bookworm's own, 6.1, in qemu. Runs with `npm run test:long`, as root;
+ * the kernel comes from Debian's mirror the first time. It shows that the packed agent runs there, and what the
+ * program that sensors are tested with can do there: 32-bit calls, modules.
+ */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { compileMakeActivity, compileTinyExit } from '../agent/native/testing/compile.ts'
+import { ensurePrograms, packageVersion } from '../scripts/package/build.ts'
+import { ensureSystemPrograms, GUESTS } from '../scripts/setup/system-packages.ts'
+import { ensureGuestKernel } from './testing/guest-kernel.ts'
+import { bootGuest, type Guest } from './testing/qemu.ts'
+
+const isLong = process.env['CORDON_TEST_LONG'] === '1'
+const say = (line: string) => console.error(`cordon: ${line}`)
+const reason = isLong ? whyNoGuest() : 'only in the long run'
+if (isLong && reason !== null) say(`no guest is tested: ${reason}`)
+
+function whyNoGuest(): string | null {
+  const system = ensureSystemPrograms(GUESTS, say)
+  if (system.kind === 'missing') return system.mend
+  try {
+    ensureGuestKernel(say)
+    return null
+  } catch (error) {
+    return `no kernel: ${error instanceof Error ? error.message : String(error)}`
+  }
+}
+
+const COUNT = 40
+const BEHAVIOURS = [
+  ...['exec', 'exec-proc-fd', 'exec-memfd', 'exec-deleted', 'memfd-create', 'setuid', 'setresuid', 'capset'],
+  ...['ptrace-attach', 'ptrace-seize', 'ptrace-peek', 'ptrace-poke', 'vm-read', 'vm-write'],
+  ...['mem-open-read', 'mem-open-write', 'map-writable-executable', 'protect-executable', 'map-library'],
+  ...['tcp-connect', 'tcp-accept', 'tcp-exchange', 'udp-flow', 'listen', 'raw-socket'],
+  ...['bpf-program', 'bpf-attach', 'unshare', 'setns', 'mount', 'umount'],
+]
+
+describe.skipIf(reason !== null)('Linux 6.1 in a guest', { timeout: 120_000 }, () => {
+  const work = mkdtempSync(join(tmpdir(), 'cordon-guest-test-'))
+  let guest: Guest
+
+  beforeAll(async () => {
+    const dummy = ensureGuestKernel(say).modulePath('dummy')
+    guest = await bootGuest({
+      files: {
+        '/bin/sh': '/bin/sh',
+        '/bin/cat': '/bin/cat',
+        '/bin/mkdir': '/bin/mkdir',
+        '/bin/sleep': '/bin/sleep',
+        '/usr/bin/cordon-agent': join(ensurePrograms(say), 'cordon-agent'),
+        '/usr/bin/make-activity': compileMakeActivity(work),
+        '/usr/bin/tiny-exit': compileTinyExit(work),
+        '/lib/modules/dummy.ko': dummy,
+      },
+      texts: { '/etc/told': 'told\n' },
+    })
+    say(`the guest took commands after ${(guest.bootMs / 1_000).toFixed(1)} s`)
+  }, 400_000)
+  afterAll(async () => {
+    await guest?.[Symbol.asyncDispose]()
+    rmSync(work, { recursive: true, force: true })
+  })
+
+  const make = async (behaviour: string, ...options: readonly string[]) => {
+    const ran = await guest.run(['make-activity', behaviour, String(COUNT), '--folder', '/tmp', ...options])
+    return { status: ran.status, report: JSON.parse(ran.stdout || `{"error":${JSON.stringify(ran.stderr)}}`) }
+  }
+  const optionsOf = (behaviour: string) =>
+    behaviour.startsWith('exec') || behaviour === 'map-library'
+      ? ['--program', '/usr/bin/tiny-exit']
+      : behaviour === 'udp-flow'
+        ? ['--port', '9999']
+        : []
+
+  test('it is another kernel, with what the kernel sensors need', async () => {
+    expect(await guest.must(['cat', '/proc/sys/kernel/osrelease'])).toBe(`${guest.kernel.release}\n`)
+    expect(guest.kernel.release).toMatch(/^6\.1\./)
+    await guest.must(['sh', '-c', '[ -s /sys/kernel/btf/vmlinux ]'])
+    expect(await guest.must(['cat', '/etc/told'])).toBe('told\n')
+  })
+
+  test('commands tell their outputs and how they ended', async () => {
+    const both = await guest.run(['sh', '-c', 'echo one; echo two >&2; exit 9'])
+    expect(both).toEqual({ status: 9, stdout: 'one\n', stderr: 'two\n' })
+    expect(await guest.run(['no-such-program'])).toMatchObject({ status: 127 })
+    expect(await guest.run(['sh', '-c', 'kill -9 $$'])).toMatchObject({ status: 137 })
+    expect(
+      (await guest.must(['sh', '-c', 'i=0; while [ $i -lt 20000 ]; do echo 0123456789; i=$((i+1)); done']))
+        .length,
+    ).toBe(220_000)
+    expect(await guest.run(['sh', '-c', 'sleep 100 & echo left'])).toMatchObject({
+      status: 0,
+      stdout: 'left\n',
+    })
+    await expect(guest.run(['x'.repeat(70_000)])).rejects.toThrow('65536 bytes')
+  })
+
+  test('the packed agent starts', async () => {
+    expect(await guest.must(['cordon-agent', '--version'])).toBe(`${packageVersion()}\n`)
+    expect(await guest.must(['cordon-agent', '--help'])).toMatch(/^Usage:/)
+  })
+
+  test.each(BEHAVIOURS)('%s works', async (behaviour) => {
+    const { status, report } = await make(behaviour, ...optionsOf(behaviour))
+    expect(report).toMatchObject({ made: COUNT, failed: 0 })
+    expect(status).toBe(0)
+  })
+
+  test.each(BEHAVIOURS)('%s works by 32-bit calls', async (behaviour) => {
+    const { status, report } = await make(behaviour, '--compat', ...optionsOf(behaviour))
+    expect(report).toMatchObject({ made: COUNT, failed: 0 })
+    expect(status).toBe(0)
+  })
+
+  test.each(['', '--compat', '--io-uring'])('files are made, changed and deleted %s', async (variant) => {
+    const folder = `/tmp/files${variant}`
+    await guest.must(['mkdir', folder])
+    const order = ['create', 'write', 'rename', 'create', 'link', 'symlink', 'chmod', 'chown', 'delete']
+    for (const behaviour of order) {
+      const fits = variant !== '' && !(variant === '--io-uring' && behaviour.startsWith('ch'))
+      const { report } = await make(`file-${behaviour}`, '--folder', folder, ...(fits ? [variant] : []))
+      expect(report).toMatchObject({ made: COUNT, failed: 0 })
+    }
+    const count = `cd ${folder}; for name in renamed linked symlinked; do set -- $name-*; echo $#; done; set -- *; echo $#`
+    expect(await guest.must(['sh', '-c', count])).toBe(`${COUNT}\n${COUNT}\n${COUNT}\n${3 * COUNT}\n`)
+  })
+
+  test.each(['', '--compat'])('a module is loaded and unloaded %s', async (variant) => {
+    const at = ['--path', '/lib/modules/dummy.ko', '--name', 'dummy']
+    const { status, report } = await make('module-cycle', ...at, ...(variant === '' ? [] : [variant]))
+    expect(report).toMatchObject({ made: COUNT, failed: 0 })
+    expect(status).toBe(0)
+    expect(await guest.must(['cat', '/proc/modules'])).toBe('')
+  })
+
+  test.each([[], ['--compat']])('modules that are none are refused as such %s', async (...options) => {
+    const errors = { 'finit-module': 'ENOEXEC', 'init-module': 'ENOEXEC', 'delete-module': 'ENOENT' }
+    for (const [behaviour, error] of Object.entries(errors)) {
+      const { status, report } = await make(behaviour, ...options)
+      expect(report).toMatchObject({ made: COUNT, failed: COUNT, error })
+      expect(status).toBe(0)
+    }
+  })
+
+  test('names are asked for over both transports, by 32-bit calls too', async () => {
+    for (const options of [[], ['--compat'], ['--compat', '--split'], ['--tcp', '--compat']]) {
+      const words = options.join(' ')
+      const told = await guest.must([
+        ...['sh', '-c'],
+        `make-activity dns-serve ${COUNT} > /dev/null & sleep 1; exec make-activity dns-query ${COUNT} ${words}`,
+      ])
+      expect(JSON.parse(told)).toMatchObject({ made: COUNT, failed: 0 })
+    }
+  })
+})
