@@ -36,7 +36,7 @@ export interface Guest extends AsyncDisposable {
   run(command: readonly string[]): Promise<RanInGuest>
   /** The same; throws with what it said unless it ended with 0. */
   must(command: readonly string[]): Promise<string>
-  /** What the kernel said so far. */
+  /** What the kernel warned of so far, and what the first process could not do. */
   console(): string
 }
 
@@ -74,7 +74,14 @@ export async function bootGuest(options: GuestOptions): Promise<Guest> {
     ...MACHINE,
     ...['-m', String(options.memoryMegabytes ?? 2_048)],
     ...['-serial', `file:${consolePath}`, '-serial', 'stdio'],
-    ...['-kernel', kernel.imagePath, '-initrd', initramfs, '-append', 'console=ttyS0 panic=-1 rdinit=/init'],
+    ...[
+      '-kernel',
+      kernel.imagePath,
+      '-initrd',
+      initramfs,
+      '-append',
+      'console=ttyS0 quiet panic=-1 rdinit=/init',
+    ],
   ])
   undo.defer(() => endMachine(machine))
   let said = ''

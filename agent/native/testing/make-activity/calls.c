@@ -51,7 +51,8 @@ static long compat_call(long number, const long *arguments) {
       : "+a"(result)
       : "b"(arguments[0]), "c"(arguments[1]), "d"(arguments[2]), "S"(arguments[3]), "D"(arguments[4]), [sixth] "r"(arguments[5])
       : "r8", "r9", "r10", "r11", "memory");
-  return (int)result;
+  /* Addresses up to 4 GB are no errors. */
+  return (unsigned)result > (unsigned)-4096 ? (int)result : (long)(unsigned)result;
 }
 
 long make_call(struct worker *worker, long number, long first, long second, long third, long fourth, long fifth, long sixth) {
