@@ -8,9 +8,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { compileMakeActivity, compileTinyExit } from '../agent/native/testing/compile.ts'
+import type { SensorRecord } from '../agent/sensors/records.ts'
 import { ensurePrograms, packageVersion } from '../scripts/package/build.ts'
 import { ensureSystemPrograms, GUESTS } from '../scripts/setup/system-packages.ts'
 import { ensureGuestKernel } from './testing/guest-kernel.ts'
+import { GUEST_ADDON_PATH, type GuestProgram, prepareGuestProgram } from './testing/guest-node.ts'
 import { bootGuest, type Guest } from './testing/qemu.ts'
 
 const isLong = process.env['CORDON_TEST_LONG'] === '1'
@@ -41,11 +43,14 @@ const BEHAVIOURS = [
 describe.skipIf(reason !== null)('Linux 6.1 in a guest', { timeout: 120_000 }, () => {
   const work = mkdtempSync(join(tmpdir(), 'cordon-guest-test-'))
   let guest: Guest
+  let sensor: GuestProgram
 
   beforeAll(async () => {
     const dummy = ensureGuestKernel(say).modulePath('dummy')
+    sensor = await prepareGuestProgram(join(import.meta.dirname, 'testing', 'guest-sensor.ts'), work)
     guest = await bootGuest({
       files: {
+        ...sensor.files,
         '/bin/sh': '/bin/sh',
         '/bin/cat': '/bin/cat',
         '/bin/mkdir': '/bin/mkdir',
@@ -102,6 +107,35 @@ describe.skipIf(reason !== null)('Linux 6.1 in a guest', { timeout: 120_000 }, (
     expect(await guest.must(['cordon-agent', '--version'])).toBe(`${packageVersion()}\n`)
     expect(await guest.must(['cordon-agent', '--help'])).toMatch(/^Usage:/)
   })
+
+  test.each(['', '--compat'])(
+    'the kernel programs load there, and see every program that runs %s',
+    async (variant) => {
+      const activity = [
+        'make-activity',
+        'exec',
+        String(COUNT),
+        '--program',
+        '/usr/bin/tiny-exit',
+        '--folder',
+        '/tmp',
+      ]
+      const observed = await guest.must([
+        ...[...sensor.command, GUEST_ADDON_PATH],
+        ...[...activity, ...(variant === '' ? [] : [variant])],
+      ])
+      const [probe, ...records] = observed
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line))
+      expect(probe).toEqual({ ok: true })
+      const execs = (records as SensorRecord[]).filter((record) => record.kind === 'exec')
+      const sequences = execs.flatMap(({ arguments: words }) => (words[0] === 'tiny-exit' ? [words[1]] : []))
+      expect(sequences).toEqual(Array.from({ length: COUNT }, (_, index) => `--sequence=${index}`))
+      const exits = (records as SensorRecord[]).filter((record) => record.kind === 'exit')
+      expect(exits.filter(({ exitCode }) => exitCode === 3)).toHaveLength(COUNT)
+    },
+  )
 
   test.each(BEHAVIOURS)('%s works', async (behaviour) => {
     const { status, report } = await make(behaviour, ...optionsOf(behaviour))
