@@ -149,6 +149,19 @@ describe.skipIf(reason !== null)('Linux 6.1 in a guest', { timeout: 120_000 }, (
     expect(status).toBe(0)
   })
 
+  test.each(['tcp-connect', 'tcp-accept', 'tcp-exchange', 'udp-flow', 'listen', 'raw-socket'])(
+    '%s works by socketcall(2), and by io_uring',
+    async (behaviour) => {
+      for (const variant of ['--socketcall', '--io-uring']) {
+        // Linux 6.1 has no operations that listen.
+        if (behaviour === 'listen' && variant === '--io-uring') continue
+        const { status, report } = await make(behaviour, variant, ...optionsOf(behaviour))
+        expect(report).toMatchObject({ made: COUNT, failed: 0 })
+        expect(status).toBe(0)
+      }
+    },
+  )
+
   test.each(['', '--compat', '--io-uring'])('files are made, changed and deleted %s', async (variant) => {
     const folder = `/tmp/files${variant}`
     await guest.must(['mkdir', folder])
@@ -180,7 +193,13 @@ describe.skipIf(reason !== null)('Linux 6.1 in a guest', { timeout: 120_000 }, (
   })
 
   test('names are asked for over both transports, by 32-bit calls too', async () => {
-    for (const options of [[], ['--compat'], ['--compat', '--split'], ['--tcp', '--compat']]) {
+    for (const options of [
+      [],
+      ['--compat'],
+      ['--socketcall', '--tcp'],
+      ['--compat', '--split'],
+      ['--tcp', '--compat'],
+    ]) {
       const words = options.join(' ')
       const told = await guest.must([
         ...['sh', '-c'],

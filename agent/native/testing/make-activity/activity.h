@@ -33,6 +33,8 @@ enum variant {
   TCP = 128,
   SPLIT = 256,
   RELATIVE = 512,
+  /* With COMPAT: all calls of sockets as one number, socketcall(2). */
+  SOCKETCALL = 1024,
 };
 
 struct options {
@@ -63,6 +65,7 @@ struct memory {
   uint64_t pointers[8];
   uint64_t vectors[4];
   uint64_t message[8];
+  uint32_t socketcall[6];
   char arguments[4][64];
   union bpf_attr bpf;
   long word;

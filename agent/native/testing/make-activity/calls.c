@@ -24,6 +24,14 @@ static const struct {
     {SYS_sendmsg, 370},
 };
 
+/* What socketcall(2) calls them (include/uapi/linux/net.h). */
+static const struct {
+  short native, call;
+} socket_calls[] = {
+    {SYS_socket, 1}, {SYS_bind, 2}, {SYS_connect, 3}, {SYS_listen, 4}, {SYS_sendmsg, 16}, {SYS_accept4, 18},
+};
+#define SOCKETCALL_NUMBER 102
+
 static long native_call(long number, const long *arguments) {
   register long fourth __asm__("r10") = arguments[3];
   register long fifth __asm__("r8") = arguments[4];
@@ -55,6 +63,21 @@ static long compat_call(long number, const long *arguments) {
   return (unsigned)result > (unsigned)-4096 ? (int)result : (long)(unsigned)result;
 }
 
+/* False when it is no call of sockets. */
+static int make_socketcall(struct worker *worker, long number, const long *arguments, long *result) {
+  for (size_t index = 0; index < sizeof(socket_calls) / sizeof(socket_calls[0]); index++) {
+    if (socket_calls[index].native != number)
+      continue;
+    for (int at = 0; at < 6; at++)
+      worker->memory->socketcall[at] = (uint32_t)arguments[at];
+    const long call[6] = {socket_calls[index].call, (long)worker->memory->socketcall};
+
+    *result = compat_call(SOCKETCALL_NUMBER, call);
+    return 1;
+  }
+  return 0;
+}
+
 long make_call(struct worker *worker, long number, long first, long second, long third, long fourth, long fifth, long sixth) {
   long arguments[6] = {first, second, third, fourth, fifth, sixth};
   long result;
@@ -63,6 +86,8 @@ long make_call(struct worker *worker, long number, long first, long second, long
     return result;
   if (!has(worker, COMPAT))
     return native_call(number, arguments);
+  if (has(worker, SOCKETCALL) && make_socketcall(worker, number, arguments, &result))
+    return result;
   for (size_t index = 0; index < sizeof(compat_numbers) / sizeof(compat_numbers[0]); index++) {
     if (compat_numbers[index].native != number)
       continue;

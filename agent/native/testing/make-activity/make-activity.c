@@ -32,6 +32,7 @@ static const struct {
 } variants[] = {
     {"--compat", COMPAT}, {"--io-uring", RING}, {"--swap", SWAP},   {"--deep", DEEP},         {"--strange", STRANGE},
     {"--hold", HOLD},     {"--tcp", TCP},       {"--split", SPLIT}, {"--relative", RELATIVE},
+    {"--socketcall", SOCKETCALL},
 };
 
 static const struct behaviour *find_behaviour(const char *name) {
@@ -99,6 +100,7 @@ static int read_options(int count, char **values, const struct behaviour *behavi
     }
     if (known)
       continue;
+    /* The others have a value. */
     index++;
     for (size_t at = 0; at < sizeof(numbers) / sizeof(numbers[0]); at++) {
       if (strcmp(name, numbers[at].name) != 0)
@@ -120,6 +122,8 @@ static int read_options(int count, char **values, const struct behaviour *behavi
   }
   if (options->threads > 1 && !(behaviour->variants & THREADS))
     return refuse("does not go with this behaviour", "--threads");
+  if (options->variants & SOCKETCALL)
+    options->variants |= COMPAT;
   if ((options->variants & COMPAT) && (options->variants & RING))
     return refuse("does not go with --io-uring", "--compat");
   return 0;

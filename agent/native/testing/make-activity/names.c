@@ -210,7 +210,7 @@ static long serve_once(struct worker *worker, long index) {
 }
 
 const struct behaviour name_behaviours[] = {
-    {"dns-query", "asks --address for NAME-N.activity.test, and waits for the answer", COMPAT | RING | STRANGE | THREADS | TCP | SPLIT, 0, NULL, prepare_query, query_once, NULL},
+    {"dns-query", "asks --address for NAME-N.activity.test, and waits for the answer", COMPAT | SOCKETCALL | RING | STRANGE | THREADS | TCP | SPLIT, 0, NULL, prepare_query, query_once, NULL},
     {"dns-serve", "answers as many questions, over UDP and TCP; says first when it is ready", 0, 0, NULL, prepare_server, serve_once, NULL},
     {0},
 };

@@ -254,7 +254,7 @@ static long packet_once(struct worker *worker, long index) {
   return fd;
 }
 
-#define ALL (COMPAT | RING | THREADS)
+#define ALL (COMPAT | SOCKETCALL | RING | THREADS)
 
 const struct behaviour network_behaviours[] = {
     {"tcp-connect", "connects to --port, else to a listener of its own that accepts nothing", ALL | SWAP | HOLD, 0, "ports", prepare_connect, connect_once, NULL},
