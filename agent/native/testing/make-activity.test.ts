@@ -22,6 +22,7 @@ import { compileMakeActivity, compileTinyExit } from './compile.ts'
 import { COMPAT_MISSING_STATUS, holdActivity, runActivity, startDnsServer } from './run-activity.ts'
 
 const COUNT = 60
+const wordsOf = (text: string) => text.split(' ').filter((word) => word !== '')
 const isRoot = process.geteuid?.() === 0
 
 describe.skipIf(!isRoot)('make-activity, which needs root,', () => {
@@ -65,19 +66,10 @@ describe.skipIf(!isRoot)('make-activity, which needs root,', () => {
   const factsOf = (pid: number) =>
     readdirSync(`/proc/${pid}/fdinfo`).map((fd) => readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8'))
 
-  const VARIANTS = [
-    [],
-    ['--io-uring'],
-    ['--threads', '3'],
-    ['--deep'],
-    ['--strange'],
-    ['--deep', '--strange'],
-  ]
-
-  test.each(VARIANTS.map((variant) => ({ variant })))(
-    'files are made, changed and deleted $variant',
-    async ({ variant }) => {
-      const all = ['--folder', folder, ...variant]
+  test.each(['', '--io-uring', '--threads 3', '--deep', '--strange', '--deep --strange'])(
+    'files are made, changed and deleted %s',
+    async (words) => {
+      const all = ['--folder', folder, ...wordsOf(words)]
       const plain = all.filter((option) => option !== '--io-uring')
       await make('file-create', ...all)
       expect(namesOf(/activity-\d/)).toHaveLength(COUNT)
@@ -153,9 +145,10 @@ describe.skipIf(!isRoot)('make-activity, which needs root,', () => {
     },
   )
 
-  test.each([[], ['--relative'], ['--io-uring'], ['--swap'], ['--swap', '--relative']])(
-    'memory of a child is opened %s %s',
-    async (...options) => {
+  test.each(['', '--relative', '--io-uring', '--swap', '--swap --relative'])(
+    'memory of a child is opened %s',
+    async (words) => {
+      const options = wordsOf(words)
       for (const behaviour of ['mem-open-read', 'mem-open-write']) {
         await using held = await hold(behaviour, '--folder', folder, ...options)
         const child = held.report.children?.[0]
@@ -187,26 +180,25 @@ describe.skipIf(!isRoot)('make-activity, which needs root,', () => {
     await make('tcp-connect', '--swap')
   })
 
-  test.each([[], ['--io-uring'], ['--threads', '3']])(
-    'connections arrive from the ports told %s %s',
-    async (...options) => {
-      const ports: number[] = []
-      const server = createServer((socket) => {
-        ports.push(socket.remotePort ?? 0)
-        socket.on('error', () => undefined).end()
-      })
-      await once(server.listen(0, '127.0.0.1'), 'listening')
-      const { port } = server.address() as AddressInfo
-      const report = await make('tcp-connect', '--port', String(port), ...options)
-      await expect.poll(() => ports.length, { timeout: 10_000 }).toBe(COUNT)
-      expect(ports.sort()).toEqual([...(report.ports ?? [])].sort())
-      await new Promise((resolve) => server.close(resolve))
-    },
-  )
+  test.each(['', '--io-uring', '--threads 3'])('connections arrive from the ports told %s', async (words) => {
+    const options = wordsOf(words)
+    const ports: number[] = []
+    const server = createServer((socket) => {
+      ports.push(socket.remotePort ?? 0)
+      socket.on('error', () => undefined).end()
+    })
+    await once(server.listen(0, '127.0.0.1'), 'listening')
+    const { port } = server.address() as AddressInfo
+    const report = await make('tcp-connect', '--port', String(port), ...options)
+    await expect.poll(() => ports.length, { timeout: 10_000 }).toBe(COUNT)
+    expect(ports.sort()).toEqual([...(report.ports ?? [])].sort())
+    await new Promise((resolve) => server.close(resolve))
+  })
 
-  test.each([[], ['--io-uring'], ['--address', '::1'], ['--bytes', '200000']])(
-    'connections are accepted and bytes exchanged %s %s',
-    async (...options) => {
+  test.each(['', '--io-uring', '--address ::1', '--bytes 200000'])(
+    'connections are accepted and bytes exchanged %s',
+    async (words) => {
+      const options = wordsOf(words)
       const exchanged = await make('tcp-exchange', ...options)
       expect(exchanged.ports).toHaveLength(COUNT)
       if (options[0] === '--bytes') return
@@ -218,7 +210,8 @@ describe.skipIf(!isRoot)('make-activity, which needs root,', () => {
     },
   )
 
-  test.each([[], ['--io-uring']])('datagrams arrive, one for each peer %s', async (...options) => {
+  test.each(['', '--io-uring'])('datagrams arrive, one for each peer %s', async (words) => {
+    const options = wordsOf(words)
     let received = 0
     const socket = createSocket('udp4').on('message', () => received++)
     socket.bind(0)
@@ -228,7 +221,8 @@ describe.skipIf(!isRoot)('make-activity, which needs root,', () => {
     socket.close()
   })
 
-  test.each([[], ['--io-uring']])('sockets are held open %s', async (...options) => {
+  test.each(['', '--io-uring'])('sockets are held open %s', async (words) => {
+    const options = wordsOf(words)
     {
       await using held = await hold('listen', ...options)
       const rows = readFileSync(`/proc/${held.report.pid}/net/tcp`, 'utf8')
