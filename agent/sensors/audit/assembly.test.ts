@@ -112,6 +112,18 @@ test('an exec is told after its fork and before its exit, though the clock of au
   ])
 })
 
+test('what comes after an exec waits for audit to tell it, for a bounded time', () => {
+  const ordering = createOrdering()
+  const exit = (pid: number, timestampMs: number) =>
+    ({ kind: 'exit', timestampMs, process: { pid, startTicks: 1 }, exitCode: 0, signal: null }) as const
+  ordering.expectExec(5, 100)
+  ordering.addProcessEvent(exit(4, 99))
+  ordering.addProcessEvent(exit(5, 101))
+  expect(ordering.release(300)).toEqual([exit(4, 99)])
+  expect(ordering.release(599)).toEqual([])
+  expect(ordering.release(600)).toEqual([exit(5, 101)])
+})
+
 test('what waits is bounded: past it, everything is released', () => {
   const ordering = createOrdering()
   for (let pid = 1; pid <= 16_385; pid++) {

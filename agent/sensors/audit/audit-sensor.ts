@@ -8,7 +8,12 @@
  */
 import { runEvery, runTogether } from '../../../shared/node/loop.ts'
 import { drainEvery } from '../drain-timer.ts'
-import { type Connector, type ConnectorOptions, openConnector } from '../proc-connector/connector.ts'
+import {
+  type Connector,
+  type ConnectorOptions,
+  type ExecObservation,
+  openConnector,
+} from '../proc-connector/connector.ts'
 import type { RecordSink, Sensor, SensorRecord } from '../records.ts'
 import { type AuditEvent, createAssembly } from './assembly.ts'
 import { type AuditControl, openAuditControl } from './control.ts'
@@ -173,7 +178,9 @@ function createDrain(
     exit: addProcessEvent,
     loss: add,
     // Audit tells it, with its arguments.
-    exec: () => undefined,
+    exec({ process, timestampMs }: ExecObservation) {
+      if (!isExcluded(process.pid)) ordering.expectExec(process.pid, timestampMs)
+    },
   }
 
   /** `missing` tells how many events never came. */

@@ -7,10 +7,14 @@
 import type { ProcessKey, SensorRecord } from '../records.ts'
 
 const waitingMax = 16_384
+/** How long an exec is waited for that audit may never tell, as of a program that ran before audit was on. */
+const expectedMsMax = 500
 
 export interface Ordering {
   /** From the process events, in the order of their time. */
   addProcessEvent(record: SensorRecord): void
+  /** The process events told of an exec: what comes after it waits until audit has told it too. */
+  expectExec(pid: number, timeMs: number): void
   /** From audit. */
   addObserved(record: SensorRecord): void
   /** Everything that happened up to this time, in order. */
@@ -27,13 +31,33 @@ export function createOrdering(): Ordering {
   let observed: Waiting[] = []
   /** When a process began, as long as its fork waits. */
   const forked = new Map<number, number>()
+  /** In the order of their time. */
+  const expected = new Map<number, { readonly timeMs: number; count: number }>()
+
+  /** No later than the oldest exec that is still to come. */
+  function limitOf(untilMs: number): number {
+    for (const [pid, { timeMs }] of expected) {
+      if (timeMs > untilMs - expectedMsMax) return Math.min(untilMs, timeMs - 1)
+      expected.delete(pid)
+    }
+    return untilMs
+  }
 
   return {
     addProcessEvent(record) {
       events.push({ timeMs: record.timestampMs, record })
       if (record.kind === 'fork') forked.set(record.process.pid, record.timestampMs)
     },
+    expectExec(pid, timeMs) {
+      const known = expected.get(pid)
+      if (known) known.count += 1
+      else expected.set(pid, { timeMs, count: 1 })
+    },
     addObserved(record) {
+      if (record.kind === 'exec') {
+        const known = expected.get(record.process.pid)
+        if (known && --known.count <= 0) expected.delete(record.process.pid)
+      }
       const pid = processOf(record)?.pid
       // The coarse clock may lag behind: nothing is done by a process before it is there.
       const begunMs = pid === undefined ? 0 : (forked.get(pid) ?? 0)
@@ -45,7 +69,8 @@ export function createOrdering(): Ordering {
     },
     release(untilMs) {
       const isFull = events.length + observed.length > waitingMax
-      const limitMs = isFull ? Number.POSITIVE_INFINITY : untilMs
+      if (isFull) expected.clear()
+      const limitMs = isFull ? Number.POSITIVE_INFINITY : limitOf(untilMs)
       const isDue = ({ timeMs }: Waiting) => timeMs <= limitMs
       // At the same time: a fork, then what was observed, then an exit.
       const due = [...events.filter(isDue), ...observed.filter(isDue)].sort(
