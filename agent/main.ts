@@ -80,16 +80,19 @@ program
   .description(
     'Which sensors are in force and why, what was seen, buffered and lost, connection, certificate.',
   )
+  .option('--telemetry', 'the rows of telemetry instead: what is seen here, by what, and why not more')
   .option('--json', 'as JSON')
-  .addHelpText('after', example('status', 'status --json'))
-  .action(async (options: { json?: boolean }) => {
+  .addHelpText('after', example('status', 'status --telemetry', 'status --json'))
+  .action(async (options: { json?: boolean; telemetry?: boolean }) => {
     const { stateFolder } = settings()
     const { askStatus } = await import('./health/status-socket.ts')
     const { describeStatus } = await import('./cli/describe-status.ts')
     const answer = await askStatus(stateFolder)
     if (answer.kind === 'failed') throw new AgentError(`${stateFolder}: ${answer.cause.message}`)
     if (answer.kind === 'answer') {
-      say(options.json ? JSON.stringify(answer.report) : describeStatus(answer.report))
+      const { describeTelemetry } = await import('./cli/describe-telemetry.ts')
+      const inWords = options.telemetry ? describeTelemetry : describeStatus
+      say(options.json ? JSON.stringify(answer.report) : inWords(answer.report))
       return
     }
     const { openIdentity } = await import('./identity/identity.ts')

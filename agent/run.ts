@@ -48,8 +48,9 @@ import { selectPlatform } from './platform/platform.ts'
 import { createEventBuilder } from './sensors/event-builder.ts'
 import { createLayers } from './sensors/layers.ts'
 import { createProcessTable } from './sensors/process-table.ts'
-import type { RecordSink } from './sensors/records.ts'
+import { createRecordRoutes } from './sensors/record-routes.ts'
 import { selectLayers } from './sensors/select-layers.ts'
+import { coverageOf } from './sensors/telemetry/coverage.ts'
 import type { ProcessFacts } from './sensors/volume/telemetry-matcher.ts'
 import { createVolume } from './sensors/volume/volume.ts'
 import { createFileUploads } from './uplink/files.ts'
@@ -175,14 +176,23 @@ export async function runAgent(
     lookUpProcess: factsOfProcess,
     examine: (record) => detection.examine({ path: record.path, identity: null, why: 'written' }, record.pid),
   })
-  const sink: RecordSink = (records) => {
-    for (const record of records) {
-      if ((record.kind === 'mount' || record.kind === 'namespace') && record.process !== null)
-        layers.noticeMounts(record.process.pid)
-    }
-    volume.accept(records)
-  }
-  const layers = selectLayers({ settings, native, platform, ownPids, ownFolders, clock })
+  const layers = selectLayers({
+    settings,
+    native,
+    platform,
+    ownPids,
+    ownFolders,
+    stateFolder,
+    clock,
+    warn: (reason) => logger.warn({ reason }, 'the watch of the configuration'),
+  })
+  const routes = createRecordRoutes({
+    sink: volume.accept,
+    clock,
+    observeFile: layers.observeFile,
+    filesLost: layers.filesLost,
+    noticeMounts: layers.noticeMounts,
+  })
   const sensors = createLayers(layers.chains, (change) => {
     logger.info(change, change.inForce ? 'a sensor is in force' : 'a sensor is no longer in force')
     emit(sensorChanged(change, clock()))
@@ -351,6 +361,15 @@ export async function runAgent(
       isolation: isolation.status(),
     }
   }
+  const telemetry = () => {
+    const states = layers.sources(sensors.status())
+    const state = scanner.status().state
+    return coverageOf([
+      ...states,
+      { source: 'scanner', inForce: state !== 'stopped', reason: `the scanner is ${state}` },
+      { source: 'agent', inForce: true, reason: 'by the agent itself' },
+    ])
+  }
   const report = (): StatusReport => {
     const stats = buffer.stats()
     const scannerStatus = scanner.status()
@@ -363,6 +382,7 @@ export async function runAgent(
       startedAt,
       bootId,
       sensors: sensors.status(),
+      telemetry: telemetry(),
       refusedMounts: layers.refusedMounts(),
       events: {
         added: stats.addedRows,
@@ -401,8 +421,9 @@ export async function runAgent(
         const layersEnded = new AbortController()
         const passing = volume.run(layersEnded.signal)
         try {
-          await sensors.run(sink, stop)
+          await sensors.run(routes.accept, stop)
         } finally {
+          routes.close()
           layersEnded.abort()
           await passing
         }
@@ -468,9 +489,7 @@ export async function runAgent(
   }
 
   function isReady(): boolean {
-    return (
-      scanner.status().state === 'ready' && sensors.status().filter((sensor) => sensor.inForce).length >= 2
-    )
+    return scanner.status().state === 'ready' && sensors.complete()
   }
 }
 

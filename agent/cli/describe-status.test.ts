@@ -11,6 +11,7 @@ const report: StatusReport = {
   startedAt: '2026-03-01T10:00:00.000Z',
   bootId: '0'.repeat(32),
   sensors: [],
+  telemetry: [],
   refusedMounts: [],
   events: { added: 1, buffered: 0, bufferedBytes: 0, dropped: 0, trouble: null },
   scanner: {

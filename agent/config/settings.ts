@@ -1,6 +1,7 @@
 /** The agent's settings: one table that is read, checked, documented and shown by `--help`. */
 import { LOG_LEVELS } from '../../shared/node/log-level.ts'
 import type { Settings, SettingTable } from '../../shared/node/settings.ts'
+import { PROCESS_LAYERS } from '../sensors/layer-names.ts'
 
 export const AGENT_SETTINGS = {
   stateFolder: {
@@ -25,10 +26,11 @@ export const AGENT_SETTINGS = {
   },
   sensors: {
     type: 'choice',
-    choices: ['auto', 'polling'],
+    choices: ['auto', ...PROCESS_LAYERS],
     environment: 'CORDON_AGENT_SENSORS',
     fallback: 'auto',
-    summary: '`auto` takes the best layer that works here, `polling` forces the last fallback.',
+    summary:
+      '`auto` takes the best layer that works here; a name takes none better than that. `polling` is the last fallback, for files as well.',
   },
   watchPaths: {
     type: 'list',

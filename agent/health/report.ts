@@ -1,5 +1,7 @@
 /** What `cordon-agent status` shows: one object, made by the running agent. */
+
 import type { IsolationStatus, SensorStatus } from '../../shared/protocol/messages.ts'
+import type { RowCoverage } from '../sensors/telemetry/coverage.ts'
 
 export interface StatusReport {
   readonly running: true
@@ -10,6 +12,8 @@ export interface StatusReport {
   readonly startedAt: string
   readonly bootId: string
   readonly sensors: readonly SensorStatus[]
+  /** The rows of the EDR Telemetry Project's table, and what of each is seen here. */
+  readonly telemetry: readonly RowCoverage[]
   /** File systems that refuse to be watched, with the kernel's words. */
   readonly refusedMounts: readonly { readonly mountPoint: string; readonly reason: string }[]
   readonly events: {

@@ -7,6 +7,7 @@ import {
   readHostNamespaces,
   readNetworkNamespace,
   readSetting,
+  readUprobeType,
   readUserNames,
   runsAsService,
 } from './linux/host.ts'
@@ -24,6 +25,7 @@ export interface Platform {
   readonly readHostNamespaces: typeof readHostNamespaces
   readonly readSetting: typeof readSetting
   readonly findUnifiedCgroup: typeof findUnifiedCgroup
+  readonly readUprobeType: typeof readUprobeType
   readonly readBootId: typeof readBootId
   readonly readBootTimeMs: typeof readBootTimeMs
   readonly readNetworkNamespace: typeof readNetworkNamespace
@@ -40,7 +42,7 @@ export function selectPlatform(): PlatformResult {
   if (process.platform === 'linux') {
     const processes = { readProcess, listPids, readStat, listStats, findHolders, translatePid }
     const host = { readHostNamespaces, readSetting, findUnifiedCgroup, readBootId, readBootTimeMs }
-    const self = { readNetworkNamespace, readUserNames, runsAsService }
+    const self = { readUprobeType, readNetworkNamespace, readUserNames, runsAsService }
     return { ok: true, platform: { name: 'linux', ...processes, ...host, ...self } }
   }
   return { ok: false, reason: `cordon-agent runs on Linux; this system is ${process.platform}` }

@@ -2,6 +2,7 @@
  * Which source is in force for processes and for files, and why not a better one. Each chain is tried from its
  * best layer down; a layer that fails while it runs gives way to the next, and the change is told.
  */
+import { aborted } from '../../shared/node/loop.ts'
 import type { SensorStatus } from '../../shared/protocol/messages.ts'
 import type { RecordSink, Sensor } from './records.ts'
 
@@ -14,6 +15,13 @@ export interface Layer {
   readonly create: () => Sensor
 }
 
+/** Layers that tell the same, best first. */
+export interface Chain {
+  readonly layers: readonly Layer[]
+  /** What it tells, others tell in part: the agent goes on when none of its layers works. */
+  readonly isOptional: boolean
+}
+
 export interface LayerChange {
   readonly name: string
   readonly inForce: boolean
@@ -21,10 +29,10 @@ export interface LayerChange {
 }
 
 export interface Layers {
-  /** Runs the best layer of every chain; rejects when a chain has none left. */
+  /** Runs the best layer of every chain; rejects when a chain that is not optional has none left. */
   run(sink: RecordSink, signal: AbortSignal): Promise<void>
   status(): readonly SensorStatus[]
-  /** Every chain has a layer in force. */
+  /** Every chain that is not optional has a layer in force. */
   complete(): boolean
 }
 
@@ -38,15 +46,13 @@ interface LayerState {
 
 const REASON_CHARACTERS_MAX = 512
 
-export function createLayers(
-  chains: readonly (readonly Layer[])[],
-  changed: (change: LayerChange) => void,
-): Layers {
-  const states = chains.map((chain) =>
-    chain.map(
+export function createLayers(chains: readonly Chain[], changed: (change: LayerChange) => void): Layers {
+  const states = chains.map(({ layers }) =>
+    layers.map(
       (layer): LayerState => ({ layer, inForce: false, reason: layer.available.reason, seen: 0, lost: 0 }),
     ),
   )
+  const isOptional = (at: number) => chains[at]?.isOptional ?? false
 
   function tell(state: LayerState, inForce: boolean, reason: string): void {
     state.inForce = inForce
@@ -56,6 +62,7 @@ export function createLayers(
 
   async function runChain(
     chain: readonly LayerState[],
+    isOptional: boolean,
     sink: RecordSink,
     signal: AbortSignal,
   ): Promise<void> {
@@ -87,14 +94,15 @@ export function createLayers(
       ended = true
       tell(state, false, failures.at(-1) ?? '')
     }
+    if (isOptional) return aborted(signal)
     throw new Error(`no sensor is left: ${failures.join('; ')}`)
   }
 
   return {
     async run(sink, signal) {
-      await Promise.all(states.map((chain) => runChain(chain, sink, signal)))
+      await Promise.all(states.map((chain, at) => runChain(chain, isOptional(at), sink, signal)))
     },
-    complete: () => states.every((chain) => chain.some(({ inForce }) => inForce)),
+    complete: () => states.every((chain, at) => isOptional(at) || chain.some(({ inForce }) => inForce)),
     status: () =>
       states.flatMap((chain) => {
         const best = chain.findIndex(({ inForce }) => inForce)

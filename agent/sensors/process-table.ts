@@ -71,7 +71,8 @@ export interface ProcessTable {
   size(): number
 }
 
-const KEEP_EXITED_MS = 2_500
+/** What is told late, such as what a changed file means, still finds who did it. */
+const KEEP_EXITED_MS = 5_000
 const ENTRIES_MAX = 65_536
 /** Depth of ancestry that is followed: a chain of parents is longer only when something is wrong. */
 const ANCESTORS_MAX = 32

@@ -1,87 +1,101 @@
-/** The layers that there are, best first, and whether each can work on this host. */
+/** The layers that there are, best first, whether each can work on this host, and what of the telemetry they see. */
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { SensorStatus } from '../../shared/protocol/messages.ts'
 import type { NativeLoad } from '../native/addon.ts'
 import type { Platform } from '../platform/platform.ts'
-import { createEbpfSensor, type EbpfSensor } from './ebpf/ebpf-sensor.ts'
-import { probeEbpf } from './ebpf/probe.ts'
+import { type ConfigurationWatch, createConfigurationWatch } from './configuration/configuration-watch.ts'
+import { remoteMountPoints } from './configuration/remote-mounts.ts'
+import type { EbpfSensor } from './ebpf/ebpf-sensor.ts'
+import { toExact } from './exact-path.ts'
 import { createFanotifySensor, type FanotifySensor, type RefusedMount } from './fanotify/fanotify-sensor.ts'
 import { createMountNamespaces } from './fanotify/mount-namespaces.ts'
 import { selectMountPoints } from './fanotify/mounts.ts'
-import type { Layer } from './layers.ts'
+import type { ProcessLayerName } from './layer-names.ts'
+import type { Chain, Layer } from './layers.ts'
+import {
+  createLogonFilesSensor,
+  type LogonFilesSensor,
+  probeLogonFiles,
+} from './logons/logon-files-sensor.ts'
+import { createPamWatch } from './logons/pam-watch.ts'
 import { createFilePollingSensor } from './polling/files.ts'
-import { createPollingSensor } from './polling/processes.ts'
-import type { ProcessKey } from './records.ts'
+import { processLayers } from './process-layers.ts'
+import type { FileRecord, ProcessKey } from './records.ts'
+import { listSafely, readSafely } from './safe-read.ts'
+import { createSystemdBusSensor, probeSystemdBus } from './systemd-bus/systemd-bus-sensor.ts'
+import type { SourceState } from './telemetry/coverage.ts'
+import { sourceStates } from './telemetry/source-states.ts'
 
 export interface SelectOptions {
-  readonly settings: { readonly sensors: 'auto' | 'polling'; readonly watchPaths: readonly string[] }
+  readonly settings: {
+    readonly sensors: 'auto' | ProcessLayerName
+    readonly watchPaths: readonly string[]
+  }
   readonly native: NativeLoad
-  readonly platform: Pick<
-    Platform,
-    'readProcess' | 'findHolders' | 'translatePid' | 'readHostNamespaces' | 'findUnifiedCgroup'
-  >
+  readonly platform: Platform
   /** The agent's own processes, left out; it may change at any time. */
   readonly ownPids: ReadonlySet<number>
   readonly ownFolders: readonly string[]
+  /** Where the watch of the configuration keeps what it saw. */
+  readonly stateFolder: string
   readonly clock: () => number
+  readonly warn: (reason: string) => void
 }
 
 export interface SelectedLayers {
-  /** One chain for processes and connections, one for files. */
-  readonly chains: readonly (readonly Layer[])[]
+  readonly chains: readonly Chain[]
   /** Names of the layers that will be tried first. */
   readonly best: readonly string[]
   /** Leaves out what this process does, in the kernel where that can be. */
   exclude(process: ProcessKey): void
   /** A process mounted something, or took a namespace of its own: what there is to watch may have changed. */
   noticeMounts(pid: number): void
+  /** A record of the file layers, for those who read again what changed. */
+  observeFile(record: FileRecord): void
+  /** The file layer lost records: what they would have told is looked for. */
+  filesLost(): void
   refusedMounts(): readonly RefusedMount[]
+  /** `status` as the layers tell it. */
+  sources(status: readonly SensorStatus[]): readonly SourceState[]
 }
 
 const HOLDERS_MAX = 8
+/** Where most of the configuration is: the fallback watches it for those who read it again. */
+const configurationFolders = ['/etc', '/var/spool/cron']
 
 const listMountPoints = () => selectMountPoints(readFileSync('/proc/self/mountinfo', 'utf8'))
 
 export function selectLayers(options: SelectOptions): SelectedLayers {
-  const { native, platform, clock, ownPids, ownFolders } = options
+  const { native, platform, clock, ownPids, ownFolders, settings } = options
   const excluded = new Map<number, ProcessKey>()
   const self = platform.readProcess(process.pid)
   if (self) excluded.set(process.pid, self.process)
-  let ebpf: EbpfSensor | null = null
-  let fanotify: FanotifySensor | null = null
   const namespaces = createMountNamespaces()
+  let ebpf: EbpfSensor | null = null
+  let drainProcesses: () => void = () => undefined
+  let fanotify: FanotifySensor | null = null
+  let logonFiles: LogonFilesSensor | null = null
+  let configuration: ConfigurationWatch | null = null
+  const pam = createPamWatch({ roots: namespaces.roots, clock })
 
-  const processes: Layer[] = [
-    {
-      name: 'ebpf',
-      available: availability(
-        options,
-        (addon) => probeEbpf(addon),
-        'every exec, exit and outbound connection, by kernel programs',
-      ),
-      create() {
-        if (!native.ok) throw new Error(native.reason)
-        const cgroupPath = platform.findUnifiedCgroup()
-        ebpf = createEbpfSensor({
-          native: native.native,
-          clock,
-          excluded: [...excluded.values()],
-          hostNamespaces: platform.readHostNamespaces(),
-          translatePid: platform.translatePid,
-          ...(cgroupPath === null ? {} : { cgroupPath }),
-        })
-        return ebpf
-      },
+  const processes = processLayers({
+    best: settings.sensors === 'auto' ? 'ebpf' : settings.sensors,
+    native,
+    platform,
+    ownPids,
+    excluded,
+    clock,
+    created(sensor) {
+      drainProcesses = sensor.drainNow
+      ebpf = sensor.ebpf
+      sensor.ebpf?.watchLogons(pam)
     },
-    {
-      name: 'polling',
-      available: { ok: true, reason: 'looks once a second: what lives less is missed' },
-      create: () => createPollingSensor({ readProcess: platform.readProcess, clock }),
-    },
-  ]
+  })
   const files: Layer[] = [
     {
       name: 'fanotify',
-      available: availability(options, () => mayMark(), 'whole file systems, with the writing process'),
+      available: mayMark(options),
       create() {
         if (!native.ok) throw new Error(native.reason)
         fanotify = createFanotifySensor({
@@ -90,7 +104,7 @@ export function selectLayers(options: SelectOptions): SelectedLayers {
           namespaces,
           clock,
           excludedPids: ownPids,
-          beforeHandingUp: () => ebpf?.drainNow(),
+          beforeHandingUp: () => drainProcesses(),
         })
         return fanotify
       },
@@ -99,47 +113,87 @@ export function selectLayers(options: SelectOptions): SelectedLayers {
       name: 'chokidar',
       available: {
         ok: true,
-        reason: `watches ${options.settings.watchPaths.join(', ')}; the writer is known only while it holds the file open`,
+        reason: `watches ${[...settings.watchPaths, ...configurationFolders].join(', ')}; the writer is known only while it holds the file open`,
       },
       create: () =>
         createFilePollingSensor({
-          paths: options.settings.watchPaths,
+          paths: [...settings.watchPaths, ...configurationFolders],
           ownFolders,
           clock,
           findHolders: (path) => platform.findHolders(path, HOLDERS_MAX).filter((pid) => !ownPids.has(pid)),
         }),
     },
   ]
-  const chains = [processes, files]
+  const sides: Layer[] = [
+    {
+      name: 'configuration',
+      available: {
+        ok: true,
+        reason: 'reads accounts, keys, tasks and services again when their files change',
+      },
+      create() {
+        configuration = createConfigurationWatch({
+          read: readSafely,
+          list: listSafely,
+          clock,
+          baselinePath: join(options.stateFolder, 'configuration.db'),
+          excludedFolders: remoteMountPoints(readFileSync('/proc/self/mountinfo', 'utf8')),
+          locate(path) {
+            const found = namespaces.translate(path)
+            return found === null
+              ? null
+              : { root: toExact(found.rootPrefix), inside: toExact(found.containerPath) }
+          },
+          warn: options.warn,
+        })
+        return configuration
+      },
+    },
+    {
+      name: 'logon-files',
+      available: probeLogonFiles(),
+      create() {
+        logonFiles = createLogonFilesSensor({ clock })
+        return logonFiles
+      },
+    },
+    {
+      name: 'systemd-bus',
+      available: probeSystemdBus(),
+      create: () => createSystemdBusSensor({ clock }),
+    },
+  ]
+  const chains: Chain[] = [
+    { layers: processes, isOptional: false },
+    { layers: files, isOptional: false },
+    ...sides.map((layer) => ({ layers: [layer], isOptional: true })),
+  ]
   return {
     chains,
-    best: chains.flatMap((chain) => chain.find((layer) => layer.available.ok)?.name ?? []),
+    best: chains.flatMap(({ layers }) => layers.find((layer) => layer.available.ok)?.name ?? []),
     exclude(process) {
       excluded.set(process.pid, process)
       ebpf?.excludeProcess(process)
     },
-    noticeMounts: (pid) => fanotify?.rescan(pid),
+    noticeMounts(pid) {
+      fanotify?.rescan(pid)
+      pam.lookSoon()
+    },
+    observeFile(record) {
+      configuration?.observe(record)
+      logonFiles?.observe(record)
+    },
+    filesLost: () => configuration?.rescan(),
     refusedMounts: () => fanotify?.refusedMounts() ?? [],
+    sources: (status) => sourceStates(status, ebpf?.features() ?? null, pam.status()),
   }
 }
 
 /** Marks on file systems need CAP_SYS_ADMIN (fanotify_init(2)), which in practice is root. */
-function mayMark(): { readonly ok: true } | { readonly ok: false; readonly reason: string } {
+function mayMark({ settings, native }: SelectOptions): Layer['available'] {
+  if (settings.sensors === 'polling') return { ok: false, reason: 'the setting `sensors` says polling' }
+  if (!native.ok) return { ok: false, reason: native.reason }
   return process.geteuid?.() === 0
-    ? { ok: true }
+    ? { ok: true, reason: 'whole file systems, with the writing process' }
     : { ok: false, reason: 'the agent lacks CAP_SYS_ADMIN: run it as root' }
-}
-
-function availability(
-  options: SelectOptions,
-  probe: (
-    addon: Extract<NativeLoad, { ok: true }>['native'],
-  ) => { readonly ok: true } | { readonly ok: false; readonly reason: string },
-  good: string,
-): Layer['available'] {
-  if (options.settings.sensors === 'polling')
-    return { ok: false, reason: 'the setting `sensors` says polling' }
-  if (!options.native.ok) return { ok: false, reason: options.native.reason }
-  const probed = probe(options.native.native)
-  return probed.ok ? { ok: true, reason: good } : probed
 }

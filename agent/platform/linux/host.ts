@@ -57,6 +57,16 @@ export function readSetting(path: string): string | null {
   }
 }
 
+/** The number of the kernel's event source for probes in programs; null: it has none. */
+export function readUprobeType(): number | null {
+  try {
+    const type = Number(readFileSync('/sys/bus/event_source/devices/uprobe/type', 'latin1'))
+    return Number.isInteger(type) ? type : null
+  } catch {
+    return null
+  }
+}
+
 /** Where cgroup v2 is mounted: by itself, or beside v1. Null: nowhere. */
 export function findUnifiedCgroup(mountinfo = readFileSync('/proc/self/mountinfo', 'utf8')): string | null {
   for (const line of mountinfo.split('\n')) {

@@ -5,6 +5,8 @@
 
 import type { KernelFeatures, NativeAddon, ProgramsHandle } from '../../native/addon.ts'
 import { drainEvery } from '../drain-timer.ts'
+import type { PamLibrary } from '../logons/pam-library.ts'
+import type { PamWatch } from '../logons/pam-watch.ts'
 import type { ProcessKey, RecordSink, Sensor, SensorRecord } from '../records.ts'
 import { type ConnectionOutcomes, createConnectionOutcomes } from './connection-outcomes.ts'
 import { createLossReader } from './losses.ts'
@@ -31,6 +33,8 @@ export interface EbpfSensorOptions {
   readonly hostNamespaces?: Readonly<Record<string, number>>
   /** The host's pid of a process that the caller sees as `pid`; null when it cannot be found. */
   readonly translatePid?: (callerPid: number, pid: number) => number | null
+  /** Number of the kernel's event source for probes in programs; null: it has none. */
+  readonly uprobeType?: number | null
   /** Processes to leave out from the start, such as the agent itself. */
   readonly excluded?: readonly ProcessKey[]
   /** Wall clock in milliseconds. */
@@ -47,6 +51,8 @@ export interface EbpfSensor extends Sensor {
    * meet the image that a process had before its exec. Does nothing while the sensor does not run.
    */
   drainNow(): void
+  /** Probes the libraries of PAM that this finds, as long as the sensor runs. To be called before that. */
+  watchLogons(libraries: PamWatch): void
   /** What is in force, as long as the sensor runs. */
   features(): KernelFeatures | null
 }
@@ -57,6 +63,7 @@ export function createEbpfSensor(options: EbpfSensorOptions): EbpfSensor {
   const name = layerName(options)
   let running: ProgramsHandle | undefined
   let features: KernelFeatures | null = null
+  let pam: PamWatch | null = null
   let drain: ReturnType<typeof createDrain> | undefined
 
   return {
@@ -67,6 +74,9 @@ export function createEbpfSensor(options: EbpfSensorOptions): EbpfSensor {
       } catch {
         // The sensor's own clockwork meets the same failure, and ends by it.
       }
+    },
+    watchLogons(libraries) {
+      pam = libraries
     },
     features: () => features,
     excludeProcess(process) {
@@ -85,12 +95,17 @@ export function createEbpfSensor(options: EbpfSensorOptions): EbpfSensor {
         for (const process of waiting.splice(0)) native.bpfExclude(handle, process.pid, process.startTicks)
         const started = createDrain(options, handle, sink)
         drain = started
+        pam?.attach((library) => probeLibrary(options, handle, library))
         attached()
-        await drainEvery(drainIntervalMs, signal, started.step)
+        await drainEvery(drainIntervalMs, signal, () => {
+          pam?.tick()
+          return started.step()
+        })
         started.finish()
       } finally {
         running = undefined
         features = null
+        pam?.detach()
         drain = undefined
         native.bpfClose(handle)
       }
@@ -100,6 +115,18 @@ export function createEbpfSensor(options: EbpfSensorOptions): EbpfSensor {
 
 function layerName({ coreOnly = false }: EbpfSensorOptions): string {
   return coreOnly ? 'ebpf-core' : 'ebpf'
+}
+
+/** By `enum pam_function` of records.h. */
+const pamFunctions = { pam_authenticate: 1, pam_open_session: 2, pam_close_session: 3 } as const
+
+function probeLibrary(options: EbpfSensorOptions, handle: ProgramsHandle, library: PamLibrary): void {
+  const { native, uprobeType = null, coreOnly = false } = options
+  if (coreOnly || uprobeType === null) throw new Error('the kernel has no probes in programs')
+  for (const [name, code] of Object.entries(pamFunctions)) {
+    const offset = library.symbols[name]
+    if (offset !== undefined) native.bpfProbePam(handle, uprobeType, library.path, offset, code)
+  }
 }
 
 function createDrain(options: EbpfSensorOptions, handle: ProgramsHandle, sink: RecordSink) {

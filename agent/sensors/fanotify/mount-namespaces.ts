@@ -15,6 +15,8 @@ export interface MountNamespaces {
   noticeNamespace(pid: number): void
   /** File systems that are not mounted in the agent's own namespace, each once. */
   mounts(): readonly ForeignMount[]
+  /** Beginnings of the paths that lead into the namespaces, by a process of each. */
+  roots(): readonly string[]
   /** For a path as the file events tell it; null when it lies in no container. */
   readonly translate: TranslatePath
 }
@@ -168,6 +170,7 @@ export function createMountNamespaces(options: MountNamespacesOptions = {}): Mou
       if (hints.size < hintsMax) hints.add(pid)
     },
     mounts: () => mounts,
+    roots: () => [...namespaces.values()].map(({ pid }) => `${procFolder}/${pid}/root`),
     translate: (path) => translate(path),
   }
 }

@@ -10,6 +10,7 @@ export const SOURCES = [
   'ebpf-system-calls',
   'ebpf-packets',
   'ebpf-signals',
+  'ebpf-core',
   'pam-probes',
   'audit',
   'proc-connector',
@@ -43,8 +44,12 @@ const partly = (source: Source, misses: string): Way => ({ source, misses })
 const polled = partly('polling', 'what lives less than a second')
 const shortLivedArguments = partly('proc-connector', 'arguments of what ends at once')
 const watchedFoldersOnly = partly('chokidar', 'all but the watched folders; the writer, once it has closed')
-const auditPaths = partly('audit', 'what is opened by a 32-bit or io_uring way that no rule names')
-const configured: readonly Way[] = [whole('fanotify'), watchedFoldersOnly]
+const files: readonly Way[] = [whole('fanotify'), watchedFoldersOnly]
+/** Files that are read again when the file layer says that they changed. */
+const configured: readonly Way[] = [
+  whole('fanotify'),
+  partly('chokidar', 'what lies outside /etc and the spool of cron, and mostly who did it'),
+]
 const examined: readonly Way[] = [whole('scanner')]
 
 export const ROWS: readonly Row[] = [
@@ -52,7 +57,7 @@ export const ROWS: readonly Row[] = [
     category: 'Process',
     name: 'Process creation',
     actions: ['exec'],
-    ways: [whole('ebpf'), whole('audit'), shortLivedArguments, polled],
+    ways: [whole('ebpf'), whole('audit'), whole('ebpf-core'), shortLivedArguments, polled],
   },
   {
     category: 'Process',
@@ -61,18 +66,19 @@ export const ROWS: readonly Row[] = [
     ways: [
       whole('ebpf'),
       whole('audit'),
+      whole('ebpf-core'),
       whole('proc-connector'),
       partly('polling', 'exit codes, and what lives less than a second'),
     ],
   },
-  { category: 'File', name: 'File creation', actions: ['file-created', 'file-linked'], ways: configured },
+  { category: 'File', name: 'File creation', actions: ['file-created', 'file-linked'], ways: files },
   {
     category: 'File',
     name: 'File modification',
     actions: ['file-modified', 'file-renamed', 'file-attributes-changed'],
-    ways: configured,
+    ways: files,
   },
-  { category: 'File', name: 'File deletion', actions: ['file-deleted'], ways: configured },
+  { category: 'File', name: 'File deletion', actions: ['file-deleted'], ways: files },
   {
     category: 'User',
     name: 'User logon',
@@ -102,6 +108,7 @@ export const ROWS: readonly Row[] = [
     ways: [
       whole('ebpf-system-calls'),
       partly('ebpf', 'all but texts among the arguments'),
+      partly('ebpf-core', 'all but texts among the arguments'),
       partly('audit', 'all but texts among the arguments'),
     ],
   },
@@ -111,7 +118,8 @@ export const ROWS: readonly Row[] = [
     actions: ['connection', 'connection-accepted', 'connection-closed', 'datagram-flow'],
     ways: [
       whole('ebpf-packets'),
-      partly('ebpf', 'datagrams, and who accepts'),
+      partly('ebpf', 'datagrams'),
+      partly('ebpf-core', 'datagrams, who accepts, and how a connection ends'),
       partly('audit', 'how a connection ends, and io_uring'),
       polled,
     ],
@@ -182,7 +190,7 @@ export const ROWS: readonly Row[] = [
     category: 'Access',
     name: 'Memory-backed file',
     actions: ['memory-file-created', 'memory-executable'],
-    ways: [whole('ebpf-system-calls'), auditPaths],
+    ways: [whole('ebpf-system-calls'), partly('audit', 'memory that is made executable')],
   },
   {
     category: 'Service',
