@@ -71,12 +71,13 @@ export function selectLayers(options: SelectOptions): SelectedLayers {
   const excluded = new Map<number, ProcessKey>()
   const self = platform.readProcess(process.pid)
   if (self) excluded.set(process.pid, self.process)
-  const namespaces = createMountNamespaces()
+  const namespaces = createMountNamespaces({ rootsChanged: (prefixes) => containers.set(prefixes) })
   let ebpf: EbpfSensor | null = null
   let drainProcesses: () => void = () => undefined
   let fanotify: FanotifySensor | null = null
   let logonFiles: LogonFilesSensor | null = null
   let configuration: ConfigurationWatch | null = null
+  const containers = createContainerRoots(() => configuration)
   const pam = createPamWatch({ roots: namespaces.roots, clock })
 
   const processes = processLayers({
@@ -186,6 +187,28 @@ export function selectLayers(options: SelectOptions): SelectedLayers {
     filesLost: () => configuration?.rescan(),
     refusedMounts: () => fanotify?.refusedMounts() ?? [],
     sources: (status) => sourceStates(status, ebpf?.features() ?? null, pam.status()),
+  }
+}
+
+/** Containers come and go: what each is configured with is read once, one of them at a time. */
+function createContainerRoots(watch: () => ConfigurationWatch | null) {
+  const known = new Set<string>()
+  return {
+    set(prefixes: readonly string[]) {
+      const present = new Set(prefixes)
+      for (const prefix of known) {
+        if (present.has(prefix)) continue
+        known.delete(prefix)
+        watch()?.removeRoot(toExact(prefix))
+      }
+      for (const prefix of present) {
+        if (known.has(prefix)) continue
+        known.add(prefix)
+        setImmediate(() => {
+          if (known.has(prefix)) watch()?.addRoot(toExact(prefix))
+        })
+      }
+    },
   }
 }
 

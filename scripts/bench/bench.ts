@@ -11,8 +11,16 @@ import { execBench } from './exec.ts'
 import { ingestBench } from './ingest.ts'
 import { type Bench, type BenchReport, describeMachine, rounded } from './report.ts'
 import { stormReconnectBench } from './storm-reconnect.ts'
+import { telemetryBench } from './telemetry/telemetry.ts'
 
-const BENCHES: readonly Bench[] = [agentBench, execBench, detectBench, ingestBench, stormReconnectBench]
+const BENCHES: readonly Bench[] = [
+  agentBench,
+  execBench,
+  detectBench,
+  ingestBench,
+  stormReconnectBench,
+  telemetryBench,
+]
 /** A bench that fills the disk would measure that, and harm what else is on it. */
 const FREE_BYTES_MIN = 10 * 1024 ** 3
 

@@ -22,6 +22,8 @@ export interface MountNamespaces {
 }
 
 export interface MountNamespacesOptions {
+  /** Told of the folders that are a container's root, as the file events begin them, whenever they change. */
+  readonly rootsChanged?: (rootPrefixes: readonly string[]) => void
   readonly procFolder?: string
   readonly processesPerScanMax?: number
   readonly namespacesMax?: number
@@ -152,6 +154,8 @@ export function createMountNamespaces(options: MountNamespacesOptions = {}): Mou
     const found = findForeignMounts(own, ordered, procFolder)
     mounts = found.mounts
     translate = createPathTranslator(found.folders)
+    const roots = found.folders.filter(({ containerFolder }) => containerFolder === '/')
+    options.rootsChanged?.([...new Set(roots.map(({ prefix }) => prefix))])
   }
 
   return {

@@ -1,0 +1,148 @@
+/**
+ * The 34 rows of the EDR Telemetry Project's table for Linux: each behaviour is made so many times, and counted in
+ * the controller's store, with the process that did it. A row is seen when every single one came, and none twice.
+ */
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { StatusReport } from '../../../agent/health/report.ts'
+import { ROWS } from '../../../agent/sensors/telemetry/rows.ts'
+import { Events } from '../../../controller/api/schemas.ts'
+import { AGENT, type Deployment, startAgent } from '../../setup/deployment.ts'
+import type { Operator } from '../../setup/operator.ts'
+import { type Program, runProgram } from '../../setup/program.ts'
+import type { Bench } from '../report.ts'
+import { withDeployment } from '../with-deployment.ts'
+import { makeOnBootedHost } from './booted-host.ts'
+import { makeContents, makeDirectCalls, makeScripts } from './direct-calls.ts'
+import type { Fields, Made, Seen } from './rows.ts'
+
+const COUNT = 20
+/** Logons and account tools take a while each. */
+const BOOTED_COUNT = 5
+const ARRIVAL_WAIT_MS = 30_000
+const PAGE = 10_000
+
+export const telemetryBench: Bench = {
+  name: 'telemetry',
+  summary: 'the 34 rows of telemetry on Linux: made so many times, seen so many times in the store',
+  async run(context) {
+    const { folder, say } = context
+    const outcome = await withDeployment(context, 'telemetry', {}, async (deployment, operator) => {
+      const startedMs = Date.now()
+      const made: Made[] = []
+      const problems: string[] = []
+      const attempt = async (what: string, make: () => Promise<readonly Made[]>) => {
+        try {
+          made.push(...(await make()))
+        } catch (error) {
+          problems.push(`${what}: ${error instanceof Error ? error.message : String(error)}`)
+        }
+      }
+      const work = { folder, count: COUNT, say }
+      await attempt('direct calls', () => makeDirectCalls(work))
+      await attempt('scripts', async () => [await makeScripts(work)])
+      await attempt('contents', () => makeContents(work))
+      await attempt('a booted host', () => makeOnBootedHost({ count: BOOTED_COUNT, say, pause: sleep }))
+      const sources = await readSources(deployment)
+      const running = { agent: deployment.agent }
+      try {
+        await attempt('the agent', () => restartAgent(deployment, running, say))
+        return { seen: await countSeen(operator, deployment, made, startedMs), problems, sources }
+      } finally {
+        await running.agent.stop(5_000)
+      }
+    })
+    const rows = ROWS.map((row) => outcome.seen.find((one) => one.row === row.name) ?? row.name)
+    const whole = rows.filter((row) => typeof row !== 'string' && row.seen === row.made)
+    return {
+      figures: { rows_seen: whole.length, rows_total: ROWS.length },
+      notes: [
+        ...rows.map((row) => describeRow(row, outcome.sources)),
+        ...outcome.problems.map((problem) => `not made: ${problem}`),
+      ],
+    }
+  },
+}
+
+function describeRow(row: Seen | string, sources: ReadonlyMap<string, string>): string {
+  if (typeof row === 'string') return `${row}: made 0, seen 0`
+  const source = sources.get(row.row) ?? 'nothing'
+  const verdict = row.seen === row.made ? '' : ' NOT WHOLE'
+  return `${row.row}: made ${row.made}, seen ${row.seen} (${row.action} by ${source})${verdict}`
+}
+
+const RESTARTS = 3
+
+/** Stops and starts the agent a few times; the last one runs on, until it is stopped by the result. */
+async function restartAgent(
+  deployment: Deployment,
+  running: { agent: Program },
+  say: (line: string) => void,
+): Promise<Made[]> {
+  for (let round = 0; round < RESTARTS; round += 1) {
+    say('the agent ends and starts again ...')
+    await running.agent.stop(10_000)
+    const started = await startAgent(deployment.folders, deployment.ports, { say })
+    running.agent = started.agent
+  }
+  return [
+    { row: 'Agent start', made: RESTARTS, action: 'agent-started', isOne: () => true },
+    { row: 'Agent stop', made: RESTARTS, action: 'agent-stopped', isOne: () => true },
+  ]
+}
+
+/** What the agent says that it sees each row by. */
+async function readSources(deployment: Deployment): Promise<ReadonlyMap<string, string>> {
+  const ran = await runProgram(AGENT, ['status', '--json'], { CORDON_AGENT_STATE: deployment.folders.agent })
+  if (ran.code !== 0) return new Map()
+  const { telemetry }: StatusReport = JSON.parse(ran.stdout)
+  return new Map(telemetry.map(({ name, source }) => [name, source ?? 'nothing']))
+}
+
+/** Waits until all has come or the time is over, and counts once more: what comes twice would come too. */
+async function countSeen(
+  operator: Operator,
+  deployment: Deployment,
+  made: readonly Made[],
+  startedMs: number,
+): Promise<Seen[]> {
+  const untilMs = Date.now() + ARRIVAL_WAIT_MS
+  for (;;) {
+    const seen = await count(operator, deployment, made, startedMs)
+    if (seen.every((row) => row.seen >= row.made) || Date.now() > untilMs) {
+      await sleep(2_000)
+      return count(operator, deployment, made, startedMs)
+    }
+    await sleep(1_000)
+  }
+}
+
+async function count(
+  operator: Operator,
+  deployment: Deployment,
+  made: readonly Made[],
+  startedMs: number,
+): Promise<Seen[]> {
+  const byAction = new Map<string, readonly Fields[]>()
+  for (const { action } of made) {
+    if (byAction.has(action)) continue
+    byAction.set(action, await readAll(operator, deployment, action, startedMs))
+  }
+  return made.map((row) => ({ ...row, seen: (byAction.get(row.action) ?? []).filter(row.isOne).length }))
+}
+
+async function readAll(operator: Operator, { agentFacts }: Deployment, action: string, fromMs: number) {
+  const rows: Fields[] = []
+  for (let after = ''; ; ) {
+    const { events } = await operator.get('/events', Events, {
+      agentId: agentFacts.agentId,
+      action,
+      fromMs,
+      order: 'ascending',
+      limit: PAGE,
+      ...(after === '' ? {} : { after }),
+    })
+    rows.push(...events.map(({ event }) => ({ ...event })))
+    after = events.at(-1)?.cursor ?? ''
+    if (events.length < PAGE) return rows
+  }
+}
