@@ -1,5 +1,6 @@
 /** What the API answers when it refuses: always `{error: {code, message, hint, requestId}}`, never a stack. */
 import Type, { type Static } from 'typebox'
+import { QueryTooLong } from '../store/event-store.ts'
 
 export const PROBLEMS = {
   invalidRequest: 400,
@@ -79,6 +80,8 @@ export function problemOf(error: unknown): Problem {
   }
   if (code === 'FST_ERR_HANDLER_TIMEOUT')
     return problem('overloaded', 'the answer took too long', 'Try again.')
+  if (error instanceof QueryTooLong)
+    return problem('overloaded', 'the query took too long', 'Ask for a shorter time or fewer events.')
   if (statusCode === 429) return problem('tooManyRequests', 'too many requests', 'Wait a little.')
   if (statusCode === 400 || statusCode === 414) return problem('malformedBody', 'the request cannot be read')
   return problem('internal', 'something went wrong in the controller', 'Its log has the request id.')

@@ -8,6 +8,14 @@ import type { CordonEvent, DetectionEvent, EventAction } from '../../shared/even
 /** Opaque position in the order of arrival. Compares as text; `''` is before the first event. */
 export type Cursor = string
 
+/** A query that was given up: the store is asked by many, and none of them may hold up the others. */
+export class QueryTooLong extends Error {
+  readonly code = 'CORDON_QUERY_TOO_LONG'
+  constructor() {
+    super('the query took too long: ask for a shorter time or fewer events')
+  }
+}
+
 /** Rows in the form that crosses threads cheaply: one buffer, and one text. */
 export interface PackedRows {
   readonly count: number

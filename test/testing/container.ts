@@ -6,9 +6,10 @@ import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_pr
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { vi } from 'vitest'
+
 import { ROOT } from '../../scripts/setup/program.ts'
 import { CONTAINERS, ensureSystemPrograms } from '../../scripts/setup/system-packages.ts'
+import { waitUntil } from '../../scripts/setup/wait-until.ts'
 
 export interface Ran {
   readonly code: number
@@ -161,7 +162,7 @@ async function boot(root: string, options: BootOptions): Promise<Booted> {
     clearTimeout(timer)
   }
   try {
-    await vi.waitFor(
+    await waitUntil(
       () => {
         // nspawn starts a child that starts the host's first process in its place: asked for anew each time.
         leader = firstChild(nspawn)

@@ -7,7 +7,14 @@ import { mkdirSync } from 'node:fs'
 import type { CordonEvent } from '../../../shared/events/event.ts'
 import type { Logger } from '../../../shared/node/logger.ts'
 import { aborted } from '../../../shared/node/loop.ts'
-import type { AppendResult, EventQuery, EventStore, IncomingBatch, StoredEvent } from '../event-store.ts'
+import {
+  type AppendResult,
+  type EventQuery,
+  type EventStore,
+  type IncomingBatch,
+  QueryTooLong,
+  type StoredEvent,
+} from '../event-store.ts'
 import { cursorOf, type FileHour } from './event-file.ts'
 import { queryProblem } from './search-plan.ts'
 import type { CommittedBatch, TailSource } from './tail.ts'
@@ -118,7 +125,7 @@ export async function openEmbeddedEventStore(
     readAfter: async (cursor, rowsMax) => (await reader.call('readAfter', { cursor, rowsMax })).map(unpack),
     async query(query) {
       const { events, complete } = await search(query)
-      if (!complete) throw new Error('the query took too long: ask for a shorter time or fewer events')
+      if (!complete) throw new QueryTooLong()
       return events
     },
     counts: () => searcher.call('counts', null),

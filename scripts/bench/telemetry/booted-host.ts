@@ -28,7 +28,7 @@ export async function makeOnBootedHost({ count, say, pause }: Work): Promise<Mad
   const numbers = Array.from({ length: count }, (_, index) => index)
   say('accounts ...')
   for (const number of numbers) await host.must(['useradd', `made${number}`])
-  for (const number of numbers) await host.must(['usermod', '--shell', '/bin/sh', `made${number}`])
+  for (const number of numbers) await host.must(['usermod', '--shell', '/bin/bash', `made${number}`])
   for (const number of numbers) await host.must(['userdel', `made${number}`])
   say('tasks and services ...')
   const loop = (body: string) =>

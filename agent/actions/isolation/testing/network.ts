@@ -6,7 +6,7 @@ import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from 'node:c
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { vi } from 'vitest'
+import { waitUntil } from '../../../../scripts/setup/wait-until.ts'
 
 export const WAIT = { timeout: 20_000, interval: 50 }
 
@@ -139,7 +139,7 @@ function talkOf(child: ChildProcessWithoutNullStreams): Talk {
     lines,
     say: (line) => child.stdin.write(`${line}\n`),
     heard: (wanted) =>
-      vi.waitFor(() => {
+      waitUntil(() => {
         const found = lines.some((line) => (typeof wanted === 'string' ? line === wanted : wanted.test(line)))
         if (!found) throw new Error(`${wanted} was not heard, but ${lines.join(' | ')}`)
       }, WAIT),
