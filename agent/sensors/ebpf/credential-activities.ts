@@ -35,11 +35,11 @@ function orUnchanged(id: number): number {
   return id === 0xffff_ffff ? -1 : id
 }
 
-/** The service manager may end what it started. */
-const serviceManagerPid = 1
+/** The service manager, and whoever started the agent by hand, may end what they started. */
+const startersOfAgent: ReadonlySet<number> = new Set([1, process.ppid])
 
 export function decodeSignal(raw: RawActivity): ActivityRecord | null {
-  if (raw.observed.process.pid === serviceManagerPid) return null
+  if (startersOfAgent.has(raw.observed.process.pid)) return null
   const reason = `signal ${value(raw, 0)} was sent to the agent (process ${value(raw, 1)})`
   return { kind: 'tamper', ...raw.observed, reason }
 }
