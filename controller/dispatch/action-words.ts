@@ -25,7 +25,17 @@ export function actionInWords(told: Told): string {
       return `Isolation of ${targetInWords(told)}`
     case 'releaseHost':
       return `Release of ${targetInWords(told)}`
+    case 'setTelemetryLists': {
+      const rules = ruleCount(told.args)
+      if (rules === 0) return `Removal of the telemetry lists of ${targetInWords(told)}`
+      return `Telemetry lists with ${rules} ${rules === 1 ? 'rule' : 'rules'} for ${targetInWords(told)}`
+    }
   }
+}
+
+function ruleCount(args: Told['args']): number {
+  const { rules } = (args['lists'] ?? {}) as { readonly rules?: readonly unknown[] }
+  return rules?.length ?? 0
 }
 
 /** Such as `pid 42 with its descendants`, a path, or `the host`. */

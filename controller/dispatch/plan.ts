@@ -2,7 +2,6 @@
  * From a request to the exact bytes that operators sign. Pure: everything it needs to know of hosts, clocks
  * and chance is given to it. What is planned here is stored, shown, signed and delivered byte for byte.
  */
-import type { TObject } from 'typebox'
 import { formatBreakGlassCode, hashBreakGlassCode } from '../../shared/node/break-glass.ts'
 import { createMerkleTree } from '../../shared/node/merkle.ts'
 import {
@@ -15,11 +14,14 @@ import {
 } from '../../shared/protocol/commands.ts'
 import { INTENT_BYTES_MAX } from '../../shared/protocol/limits.ts'
 import { compileSchema, type SchemaCheck } from '../../shared/protocol/parse.ts'
+import { inSchemaOrder } from '../../shared/protocol/schema-order.ts'
+import { telemetryListProblems } from '../../shared/protocol/telemetry-list-problems.ts'
 import type { Outcome } from '../api/services.ts'
 import { type ActionError, ActionRequest } from './action.ts'
 
 /** As the wire message bounds it. */
 const LEAF_BYTES_MAX = 8 * 1024
+const PROBLEM_CHARACTERS_MAX = 512
 
 export interface TargetHost {
   readonly hostName: string
@@ -94,7 +96,7 @@ export function planAction(request: ActionRequest, context: PlanContext): Outcom
     intentId: context.randomId(),
     class: ACTIONS[action].class,
     action,
-    args: inSchemaOrder(ACTIONS[action].args, request.args),
+    args: inSchemaOrder(ACTIONS[action].args, request.args) as Intent['args'],
     reason: request.reason,
     incident: request.incidentId ?? null,
     notBefore: context.nowMs,
@@ -112,6 +114,10 @@ export function requestProblem(request: ActionRequest): string | undefined {
   if (!requestCheck.Check(request)) return describe('the request', requestCheck, request)
   const check = checks.get(request.action)
   if (check === undefined) return `there is no action ${String(request.action)}`
+  if (request.action === 'setTelemetryLists') {
+    const problems = telemetryListProblems(request.args['lists'])
+    if (problems.length > 0) return problems.join('; ').slice(0, PROBLEM_CHARACTERS_MAX)
+  }
   if (!check.args.Check(request.args)) return describe(`args of ${request.action}`, check.args, request.args)
   for (const { target } of request.targets) {
     if (!check.target.Check(target)) return describe(`a target of ${request.action}`, check.target, target)
@@ -126,17 +132,7 @@ function describe(what: string, check: SchemaCheck<unknown>, value: unknown): st
   const first = check.Errors(value)[0]
   return `${what}${first === undefined ? '' : ` at ${first.instancePath || '/'}`} ${first?.message ?? 'is not valid'}`.slice(
     0,
-    512,
-  )
-}
-
-/** Canonical bytes have one order of keys, whatever order a client sent. Both schemas are flat. */
-function inSchemaOrder(schema: TObject, value: object): Record<string, unknown> {
-  const fields = new Map<string, unknown>(Object.entries(value))
-  return Object.fromEntries(
-    Object.keys(schema.properties)
-      .filter((name) => fields.has(name))
-      .map((name) => [name, fields.get(name)]),
+    PROBLEM_CHARACTERS_MAX,
   )
 }
 

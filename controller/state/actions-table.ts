@@ -5,8 +5,8 @@ import { type Action, type ActionState, FINAL_STATES } from '../dispatch/action.
 
 /** Steps kept per action, as the schema allows; past it only the state changes. */
 const STEPS_MAX = 64
-/** Giving back and copying contain nothing, although operators sign them. */
-const CONTAINS = "class <> 'R' AND action NOT IN ('restoreFile', 'collectFile')"
+/** Giving back, copying and choosing what is told contain nothing, although operators sign them. */
+const CONTAINS = "class <> 'R' AND action NOT IN ('restoreFile', 'collectFile', 'setTelemetryLists')"
 /** Containment actions weighed per incident. */
 const CONTAINMENT_ACTIONS_MAX = 10_000
 

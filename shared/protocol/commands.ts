@@ -8,6 +8,7 @@
 import Type, { type Static, type TSchema } from 'typebox'
 import { COLLECT_BYTES_MAX, PATH_CHARACTERS_MAX, TARGETS_MAX } from './limits.ts'
 import { oneOf } from './one-of.ts'
+import { TelemetryLists } from './telemetry-lists.ts'
 
 const closed = { additionalProperties: false } as const
 const Hex = (bytes: number) => Type.String({ pattern: `^[0-9a-f]{${bytes * 2}}$` })
@@ -142,6 +143,13 @@ export const ACTIONS = {
     class: 'C',
     summary: 'End the isolation of a host.',
     args: Type.Object({}, closed),
+    target: HostTarget,
+  },
+  // It lowers what is seen: whoever has only the controller must not be able to blind a host.
+  setTelemetryLists: {
+    class: 'C',
+    summary: 'Put lists in force of what a host leaves out and keeps; lists without rules remove them.',
+    args: Type.Object({ lists: TelemetryLists }, closed),
     target: HostTarget,
   },
 } as const satisfies Record<string, { class: CommandClass; summary: string; args: TSchema; target: TSchema }>

@@ -40,6 +40,10 @@ export const ENROLMENT_BODY_BYTES_MAX = 16 * 1024
 export const TARGETS_MAX = 16_384
 export const PROOF_HASHES_MAX = 14
 export const INTENT_BYTES_MAX = 16 * 1024
+/** Rules in the telemetry lists of a host. */
+export const TELEMETRY_RULES_MAX = 64
+/** Bytes of telemetry lists as canonical JSON: they and the longest reason fit into one intent. */
+export const TELEMETRY_LISTS_BYTES_MAX = 8 * 1024
 export const SIGNATURES_MAX = 8
 export const KEYSET_BYTES_MAX = 64 * 1024
 

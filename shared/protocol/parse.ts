@@ -207,7 +207,7 @@ function nestsDeeper(text: string): boolean {
 }
 
 /** A UTF-16 unit takes one to three bytes of UTF-8, so most texts need no counting. */
-function exceedsUtf8Bytes(text: string, bytesMax: number): boolean {
+export function exceedsUtf8Bytes(text: string, bytesMax: number): boolean {
   if (text.length > bytesMax) return true
   if (text.length * 3 <= bytesMax) return false
   let bytes = 0

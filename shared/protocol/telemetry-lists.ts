@@ -5,8 +5,9 @@
  */
 import Type, { type Static } from 'typebox'
 import type { EventAction } from '../events/event.ts'
-import { PATH_CHARACTERS_MAX } from './limits.ts'
+import { PATH_CHARACTERS_MAX, TELEMETRY_RULES_MAX } from './limits.ts'
 import { oneOf } from './one-of.ts'
+import { inSchemaOrder } from './schema-order.ts'
 
 export const LISTABLE_ACTIONS = [
   'script',
@@ -40,9 +41,7 @@ export const LISTABLE_ACTIONS = [
 ] as const satisfies readonly EventAction[]
 
 /** `drop`: counted and not told. `keep`: no later rule drops it. `always`: kept, and no cap holds it back. */
-const VERDICTS = ['drop', 'keep', 'always'] as const
-
-const TELEMETRY_RULES_MAX = 256
+export const VERDICTS = ['drop', 'keep', 'always'] as const
 
 const AbsolutePath = Type.String({ minLength: 1, maxLength: PATH_CHARACTERS_MAX, pattern: '^/' })
 
@@ -80,3 +79,8 @@ export const TelemetryLists = Type.Object(
   { additionalProperties: false },
 )
 export type TelemetryLists = Readonly<Static<typeof TelemetryLists>>
+
+/** The one text of lists, whoever wrote them: what is measured, hashed and kept. */
+export function canonicalTelemetryLists(lists: TelemetryLists): string {
+  return JSON.stringify(inSchemaOrder(TelemetryLists, lists))
+}

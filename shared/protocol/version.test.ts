@@ -17,7 +17,7 @@ import { PROTOCOL_HISTORY, PROTOCOL_VERSION } from './version.ts'
 
 /** What each version looked like on the wire: SHA-256 over every schema that an agent and a controller share. */
 const FINGERPRINTS: Readonly<Record<number, string>> = {
-  1: 'a491f4bfc771b40dfe06b6272e15cb5ab2b5085c3d60986b8577535984d31c42',
+  1: '54f0eae16f259ae6dc30bc238656d728e72c71e68e1bf79e5a90692bdea6ba39',
 }
 
 function schemaFingerprint(): string {

@@ -4,6 +4,7 @@
  */
 import type { EventAction } from '../../../shared/events/event.ts'
 import { type AddressKey, parseAddress } from '../../../shared/ioc/address.ts'
+import { telemetryListProblems } from '../../../shared/protocol/telemetry-list-problems.ts'
 import {
   LISTABLE_ACTIONS,
   type TelemetryLists,
@@ -43,9 +44,9 @@ interface Rule extends CompiledRule {
   readonly source: TelemetryRule
 }
 
-/** Takes lists that fit their schema, and says all that is wrong beyond it. */
+/** Says all that is wrong with them; nothing is compiled then. */
 export function compileTelemetryLists(lists: TelemetryLists): CompiledLists {
-  const problems = lists.rules.flatMap((rule, at) => problemsOf(rule, lists.rules.slice(0, at)))
+  const problems = telemetryListProblems(lists)
   if (problems.length > 0) return { ok: false, problems }
   const rules = lists.rules.map(
     (source): Rule => ({
@@ -88,27 +89,6 @@ export function findRule(
 }
 
 const slash = 47
-
-const conditions = [
-  'executable',
-  'parentExecutable',
-  'userId',
-  'pathPrefix',
-  'destinationAddress',
-  'destinationPort',
-] as const satisfies readonly (keyof TelemetryRule)[]
-
-function problemsOf(rule: TelemetryRule, earlier: readonly TelemetryRule[]): string[] {
-  const problems: string[] = []
-  const add = (problem: string) => problems.push(`telemetry rule "${rule.name}": ${problem}`)
-  if (earlier.some(({ name }) => name === rule.name)) add('the name is taken: give each rule its own')
-  if (rule.verdict === 'drop' && conditions.every((condition) => rule[condition] === undefined))
-    add(`it would drop all of its actions: say at least one of ${conditions.join(', ')}`)
-  if (rule.verdict === 'drop' && rule.pathPrefix === '/') add('`pathPrefix` / is every path: name a folder')
-  if (rule.destinationAddress !== undefined && parseAddress(rule.destinationAddress) === null)
-    add('`destinationAddress` is no IP address: write one such as 192.0.2.1 or 2001:db8::1')
-  return problems
-}
 
 function asksForProcess(rule: TelemetryRule): boolean {
   return rule.executable !== undefined || rule.parentExecutable !== undefined || rule.userId !== undefined
