@@ -22,6 +22,7 @@ import { createReceiver } from './actions/receiver.ts'
 import { createRestoreAction } from './actions/restore.ts'
 import { createScanAction } from './actions/scan.ts'
 import { createSpool } from './actions/spool.ts'
+import { openTelemetryLists } from './actions/telemetry-lists.ts'
 import { createVault } from './actions/vault.ts'
 import { openBuffer } from './buffer/buffer.ts'
 import { bufferBytesMax, reservedBytesFor } from './buffer/size.ts'
@@ -51,7 +52,7 @@ import { createProcessTable } from './sensors/process-table.ts'
 import { createRecordRoutes } from './sensors/record-routes.ts'
 import { selectLayers } from './sensors/select-layers.ts'
 import { coverageOf } from './sensors/telemetry/coverage.ts'
-import type { ProcessFacts } from './sensors/volume/telemetry-matcher.ts'
+import { compileTelemetryLists, type ProcessFacts } from './sensors/volume/telemetry-matcher.ts'
 import { createVolume } from './sensors/volume/volume.ts'
 import { createFileUploads } from './uplink/files.ts'
 import { createUplink, type UplinkState } from './uplink/uplink.ts'
@@ -210,6 +211,14 @@ export async function runAgent(
     logger,
     lost: tellTampering,
   })
+  const telemetryLists = openTelemetryLists({
+    stateFolder,
+    journal,
+    compile: compileTelemetryLists,
+    setLists: volume.setLists,
+    tampered: tellTampering,
+    clock,
+  })
   const installedAsService = platform.runsAsService()
   const interlock = createInterlock({
     installedAsService,
@@ -277,6 +286,7 @@ export async function runAgent(
       }),
       isolateHost: createIsolateAction(isolation),
       releaseHost: createReleaseAction(isolation),
+      setTelemetryLists: telemetryLists.action,
     },
     emit,
     clock,
@@ -407,6 +417,7 @@ export async function runAgent(
       },
       interlock: describeInterlock(installedAsService, settings),
       networkIsolation: isolation.status(),
+      telemetryLists: telemetryLists.inForce(),
       residentBytes: process.memoryUsage.rss(),
     }
   }
@@ -496,8 +507,9 @@ export async function runAgent(
 /** An action took hold of something: what is found again from now on was not ended by it. */
 function changedTheHost(event: EventOf<'action-state'>): boolean {
   const state = event['cordon.command.state']
-  const onlyReads = ['scanPath', 'collectFile'].includes(event['cordon.command.action'])
-  return !onlyReads && (state === 'applied' || state === 'done')
+  const takesNothing = ['scanPath', 'collectFile', 'setTelemetryLists']
+  if (takesNothing.includes(event['cordon.command.action'])) return false
+  return state === 'applied' || state === 'done'
 }
 
 function openOrFail(stateFolder: string): Identity {

@@ -21,6 +21,13 @@ interface CommandRow {
   readonly applying: number
 }
 
+interface AppliedRow {
+  readonly command_id: string
+  readonly args: string
+  readonly at_ms: number
+  readonly present: AgentCommandState
+}
+
 interface ChangeRow {
   readonly number: number
   readonly command_id: string
@@ -34,6 +41,7 @@ interface ChangeRow {
 export function prepareJournal(db: Sqlite) {
   const changeColumns = 'c.number, c.command_id, m.action, c.state, c.at_ms, c.reason, c.proof'
   const changes = 'state_change c JOIN command m USING (command_id)'
+  const applications = `${changes} WHERE m.action = ? AND c.state = 'applied' ORDER BY c.number DESC LIMIT 1`
   return {
     mark: db.prepare<[], ReplayMark>('SELECT epoch, sequence, not_before_ms AS notBeforeMs FROM replay_mark'),
     signedAfter: db.prepare<[], { signedAfterMs: number }>(
@@ -77,12 +85,16 @@ export function prepareJournal(db: Sqlite) {
     latest: db.prepare<[number], ChangeRow>(
       `SELECT ${changeColumns} FROM ${changes} ORDER BY c.number DESC LIMIT ?`,
     ),
+    latestApplied: db.prepare<[string], AppliedRow>(
+      `SELECT command_id, m.args, c.at_ms, m.state AS present FROM ${applications}`,
+    ),
     // Replay is refused by the mark, not by the row: forgetting an old command does not make it new again.
     forget: db.prepare<[number]>(
       `DELETE FROM command WHERE ended = 1 AND (epoch, sequence) <= (
          SELECT epoch, sequence FROM command WHERE ended = 1
          ORDER BY epoch DESC, sequence DESC LIMIT 1 OFFSET ?)
-       AND command_id NOT IN (SELECT command_id FROM state_change WHERE told = 0)`,
+       AND command_id NOT IN (SELECT command_id FROM state_change WHERE told = 0)
+       AND command_id NOT IN (SELECT command_id FROM ${applications.replace('?', "'setTelemetryLists'")})`,
     ),
   }
 }

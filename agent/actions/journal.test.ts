@@ -260,3 +260,25 @@ function overwrite(path: string, offset: number): void {
   bytes.fill(0xa5, offset, offset + 4_096)
   writeFileSync(path, bytes)
 }
+
+test('the newest application of an action is found until it is taken back or did not hold', () => {
+  using journal = open()
+  const lists = (sequence: number) =>
+    command(sequence, { action: 'setTelemetryLists', args: { lists: { rules: [] } } })
+  expect(journal.latestApplied('setTelemetryLists')).toBeNull()
+  for (const sequence of [1, 2, 3]) journal.admit(lists(sequence), 'asked')
+  journal.admit(command(4), 'asked')
+  journal.reach(command(4).commandId, 'applied', 'killed')
+  expect(journal.latestApplied('setTelemetryLists')).toBeNull()
+  journal.reach(lists(2).commandId, 'applied', 'in force')
+  journal.reach(lists(1).commandId, 'applied', 'in force')
+  expect(journal.latestApplied('setTelemetryLists')).toEqual({
+    commandId: lists(1).commandId,
+    args: { lists: { rules: [] } },
+    atMs: nowMs,
+  })
+  journal.reach(lists(1).commandId, 'done', 'in force')
+  expect(journal.latestApplied('setTelemetryLists')).not.toBeNull()
+  journal.reach(lists(1).commandId, 'reverted', 'the file was altered')
+  expect(journal.latestApplied('setTelemetryLists')).toBeNull()
+})

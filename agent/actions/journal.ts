@@ -61,6 +61,14 @@ export interface StateChange {
   readonly proof: Proof
 }
 
+/** An application that stands. */
+export interface AppliedCommand {
+  readonly commandId: string
+  readonly args: unknown
+  /** When it was applied. */
+  readonly atMs: number
+}
+
 export type ActionStateEvent = EventOf<'action-state'>
 
 export interface JournalOptions {
@@ -99,6 +107,11 @@ export interface Journal extends Disposable {
   tellUntold(): boolean
   /** Commands without an end state, in the order of admission. */
   open(): readonly OpenCommand[]
+  /**
+   * The newest application of that action; null when there is none, or when it was taken back or did not hold.
+   * The newest of `setTelemetryLists` is never forgotten: it says what may be in force after a restart.
+   */
+  latestApplied(action: ActionName): AppliedCommand | null
   /** Newest first, for `status`. */
   latest(limit: number): readonly StateChange[]
 }
@@ -222,6 +235,11 @@ export function openJournal(options: JournalOptions): Journal {
     },
     tellUntold,
     open: () => statements.open.all().map(toOpenCommand),
+    latestApplied(action) {
+      const row = statements.latestApplied.get(action)
+      if (!row || row.present === 'reverted' || row.present === 'failed') return null
+      return { commandId: row.command_id, args: JSON.parse(row.args), atMs: row.at_ms }
+    },
     latest: (limit) => statements.latest.all(limit).map(toChange),
     [Symbol.dispose]: () => db.close(),
   }

@@ -36,6 +36,7 @@ const report: StatusReport = {
     since: null,
     leaseEnds: null,
   },
+  telemetryLists: null,
   residentBytes: 1024 ** 2,
 }
 
@@ -50,5 +51,17 @@ test("the scanner's budget, what was used of it, and how long the oldest file wa
   )
   expect(budgetRow({ share: 1, usedLastMinuteMs: 0, oldestWaitMs: 0 })).toBe(
     'scanner budget 100% of one core; 0.0 s used in the last minute; nothing waits',
+  )
+})
+
+test('telemetry lists in force are shown with how many rules, since when, by which command and their hash', () => {
+  const row = (telemetryLists: StatusReport['telemetryLists']) =>
+    describeStatus({ ...report, telemetryLists })
+      .split('\n')
+      .find((line) => line.startsWith('lists'))
+  expect(row(null)).toBe('lists          none: nothing is left out by a rule of operators')
+  const lists = { rules: 1, sha256: 'ab', commandId: 'cd', since: '2026-03-01T10:00:00.000Z' }
+  expect(row(lists)).toBe(
+    'lists          1 telemetry rule in force since 2026-03-01T10:00:00.000Z, by command cd, SHA-256 ab',
   )
 })

@@ -48,6 +48,7 @@ export function describeStatus(answer: unknown): string {
     ['scanner cage', report.scanner.isolation.join(', ') || 'none'],
     ...report.scanner.ruleProblems.map((problem): [string, string] => ['rule problem', problem]),
     ['isolation', describeIsolation(report.networkIsolation)],
+    ['lists', describeLists(report.telemetryLists)],
     ['interlock', report.interlock],
     ['memory', megabytes(report.residentBytes)],
   ]
@@ -70,4 +71,10 @@ function describeIsolation(isolation: StatusReport['networkIsolation']): string 
   const until = leaseEnds === null ? 'until released' : `until ${leaseEnds} or released`
   const asked = commandId === null ? 'by a command that is not known any more' : `by command ${commandId}`
   return `THIS HOST IS ISOLATED (${state}) ${asked}, since ${since ?? 'an unknown time'}, ${until}`
+}
+
+function describeLists(lists: StatusReport['telemetryLists']): string {
+  if (lists === null) return 'none: nothing is left out by a rule of operators'
+  const { rules, sha256, commandId, since } = lists
+  return `${rules} telemetry ${rules === 1 ? 'rule' : 'rules'} in force since ${since}, by command ${commandId}, SHA-256 ${sha256}`
 }

@@ -54,5 +54,12 @@ export interface StatusReport {
   }
   readonly interlock: string
   readonly networkIsolation: IsolationStatus
+  /** What operators had this host leave out and keep; null: no lists are in force. */
+  readonly telemetryLists: {
+    readonly rules: number
+    readonly sha256: string
+    readonly commandId: string
+    readonly since: string
+  } | null
   readonly residentBytes: number
 }
