@@ -14,6 +14,7 @@ import { type CheckedPlan, checkAsAsked, checkPlan, type PlanCheck } from './pla
 import { printable } from './printable.ts'
 import { createProgress } from './progress.ts'
 import { ACTION_COLUMNS, incidentId } from './records.ts'
+import { argumentLines } from './telemetry-text.ts'
 
 const WAIT_MS_DEFAULT = 120_000
 const POLL_MS = 300
@@ -151,7 +152,7 @@ function show(
   const { print, io } = context
   const lines = [
     `To be signed  ${intent.action}, class ${intent.class}: ${ACTIONS[intent.action].summary}`,
-    `Arguments     ${printable(JSON.stringify(intent.args))}`,
+    ...argumentLines(intent),
     `Reason        ${printable(intent.reason)}`,
     `Incident      ${printable(intent.incident ?? '-')}`,
     `Valid         ${print.time(intent.notBefore)} to ${print.time(intent.expires)}`,

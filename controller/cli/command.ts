@@ -103,6 +103,8 @@ export interface Options {
   has(name: string): boolean
   text(name: string): string | undefined
   required(name: string): string
+  /** Of an option that takes several; empty when it was not given. */
+  list(name: string): readonly string[]
   whole(name: string, fallback: number, max: number): number
   /** Milliseconds of a duration such as `30s`. */
   duration(name: string): number | undefined
@@ -125,6 +127,10 @@ export function createOptions(values: Readonly<Record<string, unknown>>): Option
         )
       }
       return value
+    },
+    list(name) {
+      const value = values[name]
+      return Array.isArray(value) ? value.filter((word) => typeof word === 'string') : []
     },
     whole(name, fallback, max) {
       const value = text(name)

@@ -15,6 +15,7 @@ import { INCIDENT_COMMANDS } from './commands/incidents.ts'
 import { ISOLATION_COMMANDS } from './commands/isolation.ts'
 import { KEY_COMMANDS } from './commands/keys.ts'
 import { PROCESS_COMMANDS } from './commands/processes.ts'
+import { TELEMETRY_COMMANDS } from './commands/telemetry.ts'
 import { createHome, homeFolder } from './home.ts'
 import { printable, printableJson } from './printable.ts'
 import { createPrinter } from './printer.ts'
@@ -27,6 +28,7 @@ export const COMMANDS: readonly Command[] = [
   ...INCIDENT_COMMANDS,
   ...PROCESS_COMMANDS,
   ...FILE_COMMANDS,
+  ...TELEMETRY_COMMANDS,
   ...ACTION_COMMANDS,
   ...EVENT_COMMANDS,
   ...COMPLETION_COMMANDS,
@@ -44,6 +46,7 @@ const NOUNS: Readonly<Record<string, string>> = {
   detection: 'detections',
   proc: 'processes on hosts',
   file: 'files on hosts',
+  telemetry: 'what hosts leave out and keep',
   action: 'actions and their approvals',
   event: 'what hosts reported',
   completion: 'completion for shells',
