@@ -8,6 +8,7 @@ import { existsSync, mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { telemetryRecordPath } from '../agent/actions/telemetry-record.ts'
 import { commandIdOf, mutationsOf } from '../agent/actions/testing/test-commands.ts'
 import { writeIdentity } from '../agent/identity/identity-files.ts'
 import { type FakeController, startFakeController } from '../agent/uplink/testing/fake-controller.ts'
@@ -131,6 +132,16 @@ afterAll(async () => {
 const kill = (signers = [ada], changes: Parameters<Thief['command']>[4] = {}) =>
   thief.command('killProcess', victim.target, { tree: true }, signers, changes)
 
+/** Lists that would hide what is done to files in the test's folder. */
+const blind = (signers: Parameters<Thief['command']>[3], changes: Parameters<Thief['command']>[4] = {}) =>
+  thief.command(
+    'setTelemetryLists',
+    { kind: 'host', breakGlassHash: null },
+    { lists: { rules: [{ name: 'blind', verdict: 'drop', pathPrefix: testRoot }] } },
+    signers,
+    changes,
+  )
+
 const statesOf = (commandId: string) =>
   bufferedEvents(agentState, 'action-state')
     .filter((event) => event['cordon.command.id'] === commandId)
@@ -189,6 +200,11 @@ test('a thief of the controller cannot have anything else done, whatever is chan
     ['another agent', kill([ada], { leaf: otherAgent })],
     ['this agent under another key', kill([ada], { leaf: { agentKeyFingerprint: 'ab'.repeat(32) } })],
     ['another fleet', kill([ada], { intent: { fleet: '0'.repeat(32) } })],
+    ['lists that nobody signed', blind([])],
+    ['lists that the controller signed', blind([commandKey])],
+    ['lists that a key of nobody signed', blind([stranger])],
+    ['lists that a dismissed operator signed', blind([dismissed])],
+    ['lists as a read', blind([commandKey], { intent: { class: 'R' } })],
     ['an approval for later', kill([ada], { intent: { notBefore: Date.now() + 60_000 } })],
     ['an approval for years', kill([ada], { intent: { expires: Date.now() + 400 * 86_400_000 } })],
     ['another connection', kill([ada], { wrapper: { sessionNonce: '0'.repeat(32) } })],
@@ -210,6 +226,7 @@ test('a thief of the controller cannot have anything else done, whatever is chan
   expect(tampers().join('\n')).toContain('a keyset was refused')
 
   expect(victim.alive()).toBe(true)
+  expect(existsSync(telemetryRecordPath(agentState))).toBe(false)
   const executed = bufferedEvents(agentState, 'action-state').filter(
     (event) => event['cordon.command.action'] !== 'scanPath' && event['cordon.command.state'] !== 'refused',
   )
