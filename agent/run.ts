@@ -48,6 +48,7 @@ import { notifySender } from './platform/linux/systemd.ts'
 import { selectPlatform } from './platform/platform.ts'
 import { createEventBuilder } from './sensors/event-builder.ts'
 import { createLayers } from './sensors/layers.ts'
+import { createOwnRecords } from './sensors/own-records.ts'
 import { createProcessTable } from './sensors/process-table.ts'
 import { createRecordRoutes } from './sensors/record-routes.ts'
 import { selectLayers } from './sensors/select-layers.ts'
@@ -175,6 +176,7 @@ export async function runAgent(
     },
     clock: () => performance.now(),
     lookUpProcess: factsOfProcess,
+    concernsAgent: createOwnRecords({ ownPids, ownFolders }),
     examine: (record) => detection.examine({ path: record.path, identity: null, why: 'written' }, record.pid),
   })
   const layers = selectLayers({

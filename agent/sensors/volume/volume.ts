@@ -37,6 +37,8 @@ export interface VolumeOptions {
   readonly processesMax?: number
   /** Processes that were there before their records came, for lists that ask who it is. */
   readonly lookUpProcess?: (pid: number) => ProcessFacts | null
+  /** What is done to the agent itself: no rule drops it. */
+  readonly concernsAgent?: (record: MeasuredRecord) => boolean
   /** A file whose writing is not told: what it holds now is still to be examined. */
   readonly examine?: (record: FileRecord) => void
 }
@@ -69,6 +71,7 @@ const nobody = -1
 export function createVolume(options: VolumeOptions): Volume {
   const { sink, budgets = defaultBudgets, windowMs = 2_000, pathsMax = 16_384 } = options
   const { processesMax = 8_192, lookUpProcess = () => null, examine = () => undefined } = options
+  const { concernsAgent = () => false } = options
   const reason = budgetsText(budgets)
   const elapsed = createElapsed(options.clock)
   const facts = createProcessFacts(lookUpProcess)
@@ -123,7 +126,7 @@ export function createVolume(options: VolumeOptions): Volume {
     if (matcher !== null) {
       state.rules ??= matcher.rulesFor(pid === nobody ? null : facts.find(pid))
       const rule = findRule(state.rules, action, record)
-      if (rule?.verdict === 'drop') {
+      if (rule?.verdict === 'drop' && !concernsAgent(record)) {
         drops.count(rule.name, action, record.timestampMs, nowMs)
         if (record.kind === 'file' && record.contentComplete) examine(record)
         return
