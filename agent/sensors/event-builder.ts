@@ -276,6 +276,8 @@ export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
   /** Files of the agent that somebody else changed. The agent's own changes are left out. */
   function ownFileEvent(record: FileRecord, path: string, into: Observation[]): void {
     if (record.pid === null || options.ownPids.has(record.pid)) return
+    // Whoever reads a database of SQLite's opens these for writing as well, and closes them.
+    if (record.action === 'modification' && /\.db-(?:shm|wal)$/.test(path)) return
     const entry = table.find(record.pid)
     if (entry) announce(entry, into)
     const fidelity = createFidelity()

@@ -24,6 +24,7 @@ const access = (pid: number): SensorRecord => ({
   process: { pid: 9, startTicks: 1 },
   target: { pid, startTicks: 1 },
   operation: 'ptrace-attach',
+  result: 0,
 })
 
 test.each([
