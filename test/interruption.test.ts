@@ -60,7 +60,10 @@ test('an agent that is killed goes on with its sequences, and tells of the time 
   // The blind time ends, and is told, when all sensors see again; the fallback takes its time.
   const gaps = await vi.waitFor(() => {
     const stored = readStored(stage.folders.controller, stage.agentId, after.streamId)
-    const told = stored.filter(({ event }) => event['event.action'] === 'gap').map(({ event }) => event)
+    const told = stored
+      .map(({ event }) => event)
+      // What others on this machine did too much of is told as well.
+      .filter((event) => event['event.action'] === 'gap' && event['process.pid'] === undefined)
     expect(told.map((gap) => gap['cordon.gap.class'])).toEqual(expect.arrayContaining([1, 2, 3]))
     return told
   }, WAIT)
