@@ -10,6 +10,7 @@ import { detectBench } from './detect.ts'
 import { execBench } from './exec.ts'
 import { ingestBench } from './ingest.ts'
 import { type Bench, type BenchReport, describeMachine, rounded } from './report.ts'
+import { stormBench } from './storm.ts'
 import { stormReconnectBench } from './storm-reconnect.ts'
 import { telemetryBench } from './telemetry/telemetry.ts'
 
@@ -20,6 +21,7 @@ const BENCHES: readonly Bench[] = [
   ingestBench,
   stormReconnectBench,
   telemetryBench,
+  stormBench,
 ]
 /** A bench that fills the disk would measure that, and harm what else is on it. */
 const FREE_BYTES_MIN = 10 * 1024 ** 3

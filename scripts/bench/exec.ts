@@ -5,9 +5,9 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { compileGenerateExec, compileTinyExit } from '../../agent/native/testing/compile.ts'
-import { Events } from '../../controller/api/schemas.ts'
 import type { Deployment } from '../setup/deployment.ts'
 import type { Operator } from '../setup/operator.ts'
+import { readEvents } from './read-events.ts'
 import { type Bench, type BenchContext, percentile, rounded } from './report.ts'
 import { cpuSeconds, machineCpuSeconds, residentBytes } from './usage.ts'
 import { withDeployment } from './with-deployment.ts'
@@ -16,7 +16,6 @@ const RATES = [200, 1_000] as const
 const DURATION_S = 20
 const POLLING_DURATION_S = 10
 const WARM_UP_S = 15
-const PAGE = 10_000
 /** After the generator ends, everything is in the store within this time or it is lost. */
 const ARRIVAL_WAIT_MS = 15_000
 
@@ -146,11 +145,11 @@ async function readBack(
 ) {
   const untilMs = Date.now() + ARRIVAL_WAIT_MS
   for (;;) {
-    const execs = (await readAll(operator, { action: 'exec', contains: name, fromMs: startedMs }))
+    const execs = (await readEvents(operator, { action: 'exec', contains: name, fromMs: startedMs }))
       .map((row) => ({ ...row, fields: row.event as Readonly<Record<string, unknown>> }))
       .filter((row) => row.fields['process.executable'] === executable)
     const exits = new Map<string, unknown>()
-    for (const row of await readAll(operator, { action: 'exit', fromMs: startedMs })) {
+    for (const row of await readEvents(operator, { action: 'exit', fromMs: startedMs })) {
       const fields: Readonly<Record<string, unknown>> = { ...row.event }
       exits.set(String(fields['process.entity_id']), fields['process.exit_code'])
     }
@@ -177,21 +176,6 @@ async function readBack(
     }
     if ((sequences.size >= made && exitRight >= made) || Date.now() > untilMs) return measured
     await sleep(1_000)
-  }
-}
-
-async function readAll(operator: Operator, query: Readonly<Record<string, string | number>>) {
-  const rows = []
-  for (let after = ''; ; ) {
-    const { events } = await operator.get('/events', Events, {
-      ...query,
-      order: 'ascending',
-      limit: PAGE,
-      ...(after === '' ? {} : { after }),
-    })
-    rows.push(...events)
-    after = events.at(-1)?.cursor ?? ''
-    if (events.length < PAGE) return rows
   }
 }
 
