@@ -10,6 +10,7 @@ import { detectBench } from './detect.ts'
 import { execBench } from './exec.ts'
 import { ingestBench } from './ingest.ts'
 import { type Bench, type BenchReport, describeMachine, rounded } from './report.ts'
+import { soakBench } from './soak.ts'
 import { stormBench } from './storm.ts'
 import { stormReconnectBench } from './storm-reconnect.ts'
 import { telemetryBench } from './telemetry/telemetry.ts'
@@ -22,14 +23,19 @@ const BENCHES: readonly Bench[] = [
   stormReconnectBench,
   telemetryBench,
   stormBench,
+  soakBench,
 ]
 /** A bench that fills the disk would measure that, and harm what else is on it. */
 const FREE_BYTES_MIN = 10 * 1024 ** 3
+/** Shorter, `soak` would have no sample after its warm-up; longer, a day would not do. */
+const MINUTES_MIN = 3
+const MINUTES_MAX = 1_440
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     json: { type: 'boolean', default: false },
+    minutes: { type: 'string' },
     help: { type: 'boolean', short: 'h', default: false },
   },
 })
@@ -38,9 +44,17 @@ process.exitCode = await main(positionals[0])
 async function main(name: string | undefined): Promise<number> {
   const bench = BENCHES.find((one) => one.name === name)
   if (!bench || values.help) {
-    console.error('usage: npm run bench -- NAME [--json]\n')
+    console.error('usage: npm run bench -- NAME [--json] [--minutes N]\n')
     for (const one of BENCHES) console.error(`  ${one.name.padEnd(16)} ${one.summary}`)
     return values.help ? 0 : 2
+  }
+  const minutes = values.minutes === undefined ? undefined : Number(values.minutes)
+  if (
+    minutes !== undefined &&
+    !(Number.isInteger(minutes) && minutes >= MINUTES_MIN && minutes <= MINUTES_MAX)
+  ) {
+    console.error(`--minutes ${values.minutes}: give a whole number from ${MINUTES_MIN} to ${MINUTES_MAX}`)
+    return 2
   }
   const say = (line: string) => console.error(`bench ${bench.name}: ${line}`)
   const parent = join(ROOT, 'build', 'bench')
@@ -64,7 +78,7 @@ async function main(name: string | undefined): Promise<number> {
   }
   const folder = mkdtempSync(join(parent, `${bench.name}-`))
   try {
-    const { figures, notes } = await bench.run({ say, folder })
+    const { figures, notes } = await bench.run({ say, folder, ...(minutes === undefined ? {} : { minutes }) })
     const report: BenchReport = {
       bench: bench.name,
       machine: describeMachine(),

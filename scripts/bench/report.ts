@@ -14,6 +14,8 @@ export interface BenchContext {
   readonly say: (line: string) => void
   /** Empty folder of this run, removed afterwards. */
   readonly folder: string
+  /** How long, for a bench that can be told so. */
+  readonly minutes?: number
 }
 
 export interface Bench {

@@ -114,7 +114,9 @@ function describe({ storm, made, account, cpuSeconds, wallSeconds, residentMb }:
     `unaccounted ${account.unaccounted}${wrong.map(([action, count]) => ` (${action} ${count})`).join('')}`,
     ...(account.merged > 0 ? [`${account.merged} writes told with their creation`] : []),
     ...(account.repeated > 0 ? [`${account.repeated} told as repeats`] : []),
-    ...(account.gapOfNobody > 0 ? [`${account.gapOfNobody} of the gaps name no process`] : []),
+    ...Object.entries(account.gapOfNobody).map(
+      ([reason, count]) => `${count} of the gaps name no process: ${reason}`,
+    ),
     ...(account.uncounted > 0 ? [`${account.uncounted} losses without a number`] : []),
     `agent ${rounded(cpuSeconds / wallSeconds)} cores, ${rounded(residentMb)} MB`,
   ]

@@ -9,6 +9,7 @@ const event = (action: string, more: Fields = {}): Fields => ({
 })
 const gap = (actions: Record<string, number>, pid?: number): Fields => ({
   'event.action': 'gap',
+  'event.reason': 'lost',
   'cordon.gap.class': 3,
   'cordon.gap.count': Object.values(actions).reduce((sum, count) => sum + count, 0),
   'cordon.gap.actions': actions,
@@ -22,12 +23,24 @@ test('what is seen, what stands for more than itself and what gaps tell adds up 
     [event('file-created', { 'cordon.file.repeated': 2 }), event('file-deleted')],
     [gap({ 'file-created': 5, 'file-modified': 9 }, 7), gap({ 'file-created': 2, 'file-deleted': 3 })],
   )
-  expect(account).toMatchObject({ made: 14, seen: 4, gap: 10, unaccounted: 0, repeated: 2, gapOfNobody: 5 })
+  expect(account).toMatchObject({
+    made: 14,
+    seen: 4,
+    gap: 10,
+    unaccounted: 0,
+    repeated: 2,
+    gapOfNobody: { lost: 5 },
+  })
 })
 
 test('gaps of other processes count for nothing', () => {
   const account = accountFor({ made: { exec: 2 } }, isOfStorm, [event('exec')], [gap({ exec: 1 }, 8)])
   expect(account).toMatchObject({ seen: 1, gap: 0, unaccounted: 1, unaccountedByAction: { exec: 1 } })
+})
+
+test('events whose folder was gone are of others, because that of the storm stays', () => {
+  const gone = { ...gap({ exec: 1 }), 'event.reason': 'fanotify:folder-gone lost observations' }
+  expect(accountFor({ made: { exec: 1 } }, isOfStorm, [], [gone])).toMatchObject({ gap: 0, gapOfNobody: {} })
 })
 
 test('writes that are neither seen nor lost are merged, and more writes than were made are told twice', () => {
@@ -52,6 +65,7 @@ test('an action that is told twice and another that is lost are told apart', () 
 test('what the buffer dropped counts when it is of the same class, and a loss without a number is told', () => {
   const dropped = (eventClass: number, count: number | null): Fields => ({
     'event.action': 'gap',
+    'event.reason': 'full',
     'cordon.gap.class': eventClass,
     'cordon.gap.count': count,
   })
@@ -61,5 +75,5 @@ test('what the buffer dropped counts when it is of the same class, and a loss wi
     [],
     [dropped(2, 4), dropped(3, 100), dropped(2, null)],
   )
-  expect(account).toMatchObject({ gap: 4, gapOfNobody: 4, unaccounted: 1, uncounted: 1 })
+  expect(account).toMatchObject({ gap: 4, gapOfNobody: { full: 4 }, unaccounted: 1, uncounted: 1 })
 })

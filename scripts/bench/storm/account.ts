@@ -12,7 +12,7 @@
  * - `seen`: events of the storm's own processes, and for each the times that it stands for (`cordon.file.repeated`).
  * - `gap`: `cordon.gap.actions` of gap events: those that name one of the storm's processes, and those that name
  *   nobody, because a layer or the buffer lost them before anybody looked whose they were. On a host on which
- *   others work, theirs are among the latter.
+ *   others work, theirs are among the latter. Events whose folder was gone are never the storm's: its own stays.
  * - `unaccounted`: made - seen - gap. Above 0: lost in silence. Below: told twice.
  */
 import { CLASS_OF_ACTION } from '../../../shared/events/delivery-class.ts'
@@ -26,6 +26,8 @@ export interface Expected {
   readonly mergeable?: EventAction
 }
 
+const FOLDER_GONE = 'fanotify:folder-gone lost observations'
+
 export type Fields = Readonly<Record<string, unknown>>
 
 export interface Account {
@@ -35,8 +37,8 @@ export interface Account {
   readonly unaccounted: number
   /** Told with another action's event, and so not in `made`. */
   readonly merged: number
-  /** Of `gap`, what names no process. */
-  readonly gapOfNobody: number
+  /** Of `gap`, what names no process, by the reason that is told. */
+  readonly gapOfNobody: Readonly<Record<string, number>>
   /** Of `seen`, what events stand for besides themselves. */
   readonly repeated: number
   /** Gap events that say that something was lost and not how much. */
@@ -75,7 +77,7 @@ export function accountFor(
     gap: sum(counts) + unnamed,
     unaccounted: sum(unaccountedByAction) - unnamed,
     merged,
-    gapOfNobody: ofNobody + unnamed,
+    gapOfNobody: ofNobody,
     repeated,
     uncounted,
     unaccountedByAction,
@@ -85,25 +87,28 @@ export function accountFor(
 function sumOfGaps(expected: Expected, isOfStorm: (pid: number) => boolean, gaps: readonly Fields[]) {
   const counts: Counts = {}
   const classes = new Set<unknown>(actionsOf(expected.made).map((action) => CLASS_OF_ACTION[action]))
-  let ofNobody = 0
+  const ofNobody: Record<string, number> = {}
   let unnamed = 0
   let uncounted = 0
   for (const gap of gaps) {
     const pid = gap['process.pid']
-    if (typeof pid === 'number' && !isOfStorm(pid)) continue
+    const reason = String(gap['event.reason'])
+    if (reason === FOLDER_GONE || (typeof pid === 'number' && !isOfStorm(pid))) continue
+    let count = 0
     const actions = gap['cordon.gap.actions'] as Counts | undefined
     if (actions === undefined) {
       // The buffer's own, which knows classes alone.
       if (!classes.has(gap['cordon.gap.class'])) continue
-      if (typeof gap['cordon.gap.count'] === 'number') unnamed += gap['cordon.gap.count']
+      if (typeof gap['cordon.gap.count'] === 'number') count = gap['cordon.gap.count']
       else uncounted += 1
-      continue
+      unnamed += count
+    } else {
+      for (const action of actionsOf(expected.made)) {
+        add(counts, action, actions[action] ?? 0)
+        count += actions[action] ?? 0
+      }
     }
-    for (const action of actionsOf(expected.made)) {
-      const count = actions[action] ?? 0
-      add(counts, action, count)
-      if (pid === undefined) ofNobody += count
-    }
+    if (pid === undefined && count > 0) ofNobody[reason] = (ofNobody[reason] ?? 0) + count
   }
   return { counts, ofNobody, unnamed, uncounted }
 }

@@ -47,16 +47,25 @@ export async function measureSlowdowns(
   let auditLost = 0
   let skipped: string | null = null
   for (let round = 1; round <= ROUNDS; round += 1) {
-    say(`slow-down, round ${round} of ${ROUNDS}: neither, the agent, auditd ...`)
+    say(`slow-down, round ${round} of ${ROUNDS} ...`)
     durations.neither.push(await timeWork(generator))
     durations.agent.push(await withAgent(deployment, generator))
     const auditd = await withAuditd(folder, generator.filesFolder, say, () => timeWork(generator))
     if (auditd.kind === 'skipped') {
       skipped = auditd.reason
-      continue
+    } else {
+      durations.auditd.push(auditd.value)
+      auditLost += auditd.lost
     }
-    durations.auditd.push(auditd.value)
-    auditLost += auditd.lost
+    for (const [arm, rounds] of Object.entries(durations))
+      say(
+        `${arm}: ${
+          rounds
+            .at(-1)
+            ?.map((seconds) => seconds.toFixed(2))
+            .join(', ') ?? '-'
+        } s`,
+      )
   }
   const agent = compare(durations, 'agent')
   const auditd = compare(durations, 'auditd')
