@@ -47,14 +47,15 @@ export async function withAuditd<Value>(
     daemon.once('exit', () => resolve())
     daemon.once('error', () => resolve())
   })
-  // Whoever stops the bench must not leave rules behind.
+  // Whoever stops the bench must not leave rules behind. The handler stays: a second signal would end the program
+  // while it restores, and timeout(1) sends two.
   const interrupted = () => {
     daemon.kill('SIGTERM')
     restoreAudit(before, KEY)
     process.exit(130)
   }
-  process.once('SIGINT', interrupted)
-  process.once('SIGTERM', interrupted)
+  process.on('SIGINT', interrupted)
+  process.on('SIGTERM', interrupted)
   try {
     await awaitListening(daemon)
     for (const setting of SETTINGS) runAuditctl(setting)
@@ -62,13 +63,13 @@ export async function withAuditd<Value>(
     const value = await measure()
     return { kind: 'measured', value, lost: (readAuditState()?.lost ?? Number.NaN) - before.lost }
   } finally {
-    process.removeListener('SIGINT', interrupted)
-    process.removeListener('SIGTERM', interrupted)
     daemon.kill('SIGTERM')
     const timer = setTimeout(() => daemon.kill('SIGKILL'), STOP_GRACE_MS)
     await exited
     clearTimeout(timer)
     restoreAudit(before, KEY)
+    process.removeListener('SIGINT', interrupted)
+    process.removeListener('SIGTERM', interrupted)
   }
 }
 

@@ -1,6 +1,6 @@
 /** The storms themselves: a C program that makes them, in a cgroup of the bench's own that bounds its processes. */
 import { execFileSync, spawn } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { compileTinyExit } from '../../../agent/native/testing/compile.ts'
@@ -9,6 +9,7 @@ const PROCESSES_MAX = 500
 /** cgroup v1's hierarchy of its own for this controller, else the one hierarchy of v2 (cgroups(7)). */
 const PIDS_V1 = '/sys/fs/cgroup/pids'
 const UNIFIED = '/sys/fs/cgroup'
+const CGROUP_PREFIX = 'cordon-bench-storm-'
 const REMOVE_TRIES_MAX = 50
 
 export type Storm =
@@ -42,7 +43,9 @@ export function createGenerator(folder: string): Generator {
   const executable = compileTinyExit(folder, `storm-${process.pid}`)
   const filesFolder = join(folder, 'files')
   mkdirSync(filesFolder)
-  const cgroup = join(findPidsHierarchy(), `cordon-bench-storm-${process.pid}`)
+  const hierarchy = findPidsHierarchy()
+  removeLeftovers(hierarchy)
+  const cgroup = join(hierarchy, `${CGROUP_PREFIX}${process.pid}`)
   mkdirSync(cgroup)
   writeFileSync(join(cgroup, 'pids.max'), String(PROCESSES_MAX))
 
@@ -85,6 +88,18 @@ function findPidsHierarchy(): string {
   throw new Error(
     `a storm of processes needs the cgroup controller pids, at ${PIDS_V1} (v1) or in ${controllers} (v2): mount it`,
   )
+}
+
+/** Of runs that were killed. One whose processes are still there stays. */
+function removeLeftovers(hierarchy: string): void {
+  for (const name of readdirSync(hierarchy)) {
+    if (!name.startsWith(CGROUP_PREFIX)) continue
+    try {
+      rmdirSync(join(hierarchy, name))
+    } catch {
+      // It is in use.
+    }
+  }
 }
 
 function runProgram(program: string, values: readonly string[]): Promise<Made> {
