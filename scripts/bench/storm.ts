@@ -5,6 +5,7 @@
 import { readdirSync, writeFileSync } from 'node:fs'
 import { setPriority } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { packagePrograms } from '../package.ts'
 import type { Deployment } from '../setup/deployment.ts'
 import type { Operator } from '../setup/operator.ts'
 import { type Bench, rounded } from './report.ts'
@@ -45,6 +46,8 @@ export const stormBench: Bench = {
     'storms of processes, files and connections: all told or counted, CPU of the agent, slow-down beside auditd',
   async run(context) {
     const { folder, say } = context
+    await packagePrograms(say)
+    process.env['CORDON_TEST_PROGRAMS'] = 'dist'
     const generator = createGenerator(folder)
     try {
       return await withDeployment(context, 'storm', {}, async (deployment, operator) => {
@@ -70,7 +73,7 @@ export const stormBench: Bench = {
             auditd_slowdown: slowdowns.auditd,
           },
           notes: [
-            `sensors ${sensors.join(', ')}; the controller runs on the same cores at the lowest priority`,
+            `sensors ${sensors.join(', ')}; packed programs; files in ${generator.filesFolder}; the controller runs on the same cores at the lowest priority`,
             ...counted.map(describe),
             ...slowdowns.notes,
           ],

@@ -1,6 +1,16 @@
 /** The storms themselves: a C program that makes them, in a cgroup of the bench's own that bounds its processes. */
 import { execFileSync, spawn } from 'node:child_process'
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  statfsSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { compileTinyExit } from '../../../agent/native/testing/compile.ts'
@@ -10,6 +20,11 @@ const PROCESSES_MAX = 500
 const PIDS_V1 = '/sys/fs/cgroup/pids'
 const UNIFIED = '/sys/fs/cgroup'
 const CGROUP_PREFIX = 'cordon-bench-storm-'
+const MEMORY = '/dev/shm'
+/** As statfs(2) names tmpfs. */
+const TMPFS_MAGIC = 0x01021994
+/** 20,000 files of a page each, and what their names take. */
+const FILES_BYTES_MAX = 128 * 1024 ** 2
 const REMOVE_TRIES_MAX = 50
 
 export type Storm =
@@ -31,7 +46,7 @@ export interface Generator {
   /** Where a storm of files makes them. */
   readonly filesFolder: string
   run(storm: Storm): Promise<Made>
-  /** Removes the cgroup. */
+  /** Removes the cgroup, and the folder of files. */
   close(): Promise<void>
 }
 
@@ -41,8 +56,7 @@ export function createGenerator(folder: string): Generator {
   const source = join(import.meta.dirname, '..', 'native', 'make-storm.c')
   execFileSync('gcc', ['-O2', '-static', '-Wall', '-Wextra', '-Werror', '-o', program, source])
   const executable = compileTinyExit(folder, `storm-${process.pid}`)
-  const filesFolder = join(folder, 'files')
-  mkdirSync(filesFolder)
+  const filesFolder = makeFilesFolder(folder)
   const hierarchy = findPidsHierarchy()
   removeLeftovers(hierarchy)
   const cgroup = join(hierarchy, `${CGROUP_PREFIX}${process.pid}`)
@@ -54,6 +68,7 @@ export function createGenerator(folder: string): Generator {
     filesFolder,
     run: (storm) => runProgram(program, [cgroup, storm.kind, ...argumentsOf(storm, executable, filesFolder)]),
     async close() {
+      rmSync(filesFolder, { recursive: true, force: true })
       for (let tries = 1; ; tries += 1) {
         try {
           return rmdirSync(cgroup)
@@ -65,6 +80,18 @@ export function createGenerator(folder: string): Generator {
       }
     },
   }
+}
+
+/** In memory where it can be: a disk would tell how busy the controller's store keeps it, and all else on the host. */
+function makeFilesFolder(folder: string): string {
+  if (existsSync(MEMORY)) {
+    const { type, bavail, bsize } = statfsSync(MEMORY)
+    if (type === TMPFS_MAGIC && bavail * bsize >= FILES_BYTES_MAX)
+      return mkdtempSync(join(MEMORY, 'cordon-bench-storm-'))
+  }
+  const files = join(folder, 'files')
+  mkdirSync(files)
+  return files
 }
 
 function argumentsOf(storm: Storm, executable: string, filesFolder: string): string[] {
