@@ -36,6 +36,8 @@ export type Storm =
 export interface Made {
   readonly made: number
   readonly seconds: number
+  /** What it took of the processor itself, in the kernel too: what others do on the host weighs less on it. */
+  readonly cpuSeconds: number
   /** Processes that did it; of a storm of processes, those that started them. */
   readonly pids: readonly number[]
 }

@@ -12,7 +12,7 @@ const LOOKS_UNCHANGED = 4
 const LOOKS_MAX = 60
 
 /** What a storm that made `count` of its kind did, in the units of account.ts. */
-export function expectedOf(kind: Storm['kind'], count: number): Expected {
+function expectedOf(kind: Storm['kind'], count: number): Expected {
   switch (kind) {
     case 'processes':
       return { made: { exec: count, exit: count } }

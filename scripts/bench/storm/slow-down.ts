@@ -7,7 +7,7 @@ import type { Deployment } from '../../setup/deployment.ts'
 import { startAgent } from '../../setup/deployment.ts'
 import { percentile } from '../report.ts'
 import { withAuditd } from './auditd.ts'
-import type { Generator, Storm } from './generator.ts'
+import type { Generator, Made, Storm } from './generator.ts'
 
 const ROUNDS = 3
 /** What one storm leaves to be done is done before the next is timed. */
@@ -26,15 +26,15 @@ const WARM_UP: readonly Storm[] = [
 ]
 
 export interface Slowdowns {
-  /** Durations with it over durations with neither, all work together; NaN when it was not measured. */
+  /** Done with it over done with neither, all work together; NaN when it was not measured. */
   readonly agent: number
   readonly auditd: number
   readonly notes: readonly string[]
 }
 
 type Arm = 'neither' | 'agent' | 'auditd'
-/** Seconds of each kind of work, one for each round. */
-type Durations = Record<Arm, number[][]>
+/** By round, and in it by kind of work. */
+type Done = Record<Arm, (readonly Made[])[]>
 
 /** The controller runs all the time; no agent may run when it is called. */
 export async function measureSlowdowns(
@@ -43,45 +43,37 @@ export async function measureSlowdowns(
   folder: string,
   say: (line: string) => void,
 ): Promise<Slowdowns> {
-  const durations: Durations = { neither: [], agent: [], auditd: [] }
+  const done: Done = { neither: [], agent: [], auditd: [] }
   let auditLost = 0
   let skipped: string | null = null
   for (let round = 1; round <= ROUNDS; round += 1) {
     say(`slow-down, round ${round} of ${ROUNDS} ...`)
-    durations.neither.push(await timeWork(generator))
-    durations.agent.push(await withAgent(deployment, generator))
+    done.neither.push(await timeWork(generator))
+    done.agent.push(await withAgent(deployment, generator))
     const auditd = await withAuditd(folder, generator.filesFolder, say, () => timeWork(generator))
     if (auditd.kind === 'skipped') {
       skipped = auditd.reason
     } else {
-      durations.auditd.push(auditd.value)
+      done.auditd.push(auditd.value)
       auditLost += auditd.lost
     }
-    for (const [arm, rounds] of Object.entries(durations))
-      say(
-        `${arm}: ${
-          rounds
-            .at(-1)
-            ?.map((seconds) => seconds.toFixed(2))
-            .join(', ') ?? '-'
-        } s`,
-      )
+    for (const [arm, rounds] of Object.entries(done)) say(`${arm}: ${roundText(rounds.at(-1))}`)
   }
-  const agent = compare(durations, 'agent')
-  const auditd = compare(durations, 'auditd')
+  const agent = compare(done, 'agent')
+  const auditd = compare(done, 'auditd')
   return {
     agent: agent.whole,
     auditd: auditd.whole,
     notes: [
-      `same work, as fast as it goes, ${ROUNDS} rounds that take turns, medians: ${describe(durations, 'neither')} with neither, ${describe(durations, 'agent')} with the agent (${agent.text})`,
+      `same work, as fast as it goes, ${ROUNDS} rounds that take turns, medians: ${describe(done, 'neither')} with neither, ${describe(done, 'agent')} with the agent (${agent.text})`,
       skipped === null
-        ? `${describe(durations, 'auditd')} with auditd (${auditd.text}), which lost ${auditLost} records; it is told execve, connect, accept and changes of files in one folder, and no ends of processes or connections`
+        ? `${describe(done, 'auditd')} with auditd (${auditd.text}), which lost ${auditLost} records; it is told execve, connect, accept and changes of files in one folder, and no ends of processes or connections`
         : `auditd was not measured: ${skipped}`,
     ],
   }
 }
 
-async function withAgent(deployment: Deployment, generator: Generator): Promise<number[]> {
+async function withAgent(deployment: Deployment, generator: Generator): Promise<Made[]> {
   const { agent } = await startAgent(deployment.folders, deployment.ports, { say: () => undefined })
   try {
     for (const storm of WARM_UP) await generator.run(storm)
@@ -92,34 +84,54 @@ async function withAgent(deployment: Deployment, generator: Generator): Promise<
   }
 }
 
-async function timeWork(generator: Generator): Promise<number[]> {
-  const seconds: number[] = []
+async function timeWork(generator: Generator): Promise<Made[]> {
+  const made: Made[] = []
   for (const storm of WORK) {
-    seconds.push((await generator.run(storm)).seconds)
+    made.push(await generator.run(storm))
     await sleep(PAUSE_MS)
   }
-  return seconds
+  return made
 }
 
-const medians = (rounds: readonly number[][]) =>
-  WORK.map((_, at) =>
+type Pick = (made: Made) => number
+const inSeconds: Pick = ({ seconds }) => seconds
+const inCpuSeconds: Pick = ({ cpuSeconds }) => cpuSeconds
+
+function medians(rounds: Done[Arm], pick: Pick): number[] {
+  return WORK.map((_, at) =>
     percentile(
-      rounds.map((seconds) => seconds[at] ?? Number.NaN),
+      rounds.flatMap((made) => made.slice(at, at + 1).map(pick)),
       0.5,
     ),
   )
+}
 
 const sumOf = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0)
 
-function compare(durations: Durations, arm: Arm): { readonly whole: number; readonly text: string } {
-  const without = medians(durations.neither)
-  const withIt = medians(durations[arm])
-  const each = WORK.map(({ kind }, at) => `${kind} ${((withIt[at] ?? 0) / (without[at] ?? 1)).toFixed(2)}`)
-  return { whole: sumOf(withIt) / sumOf(without), text: each.join(', ') }
+function compare(done: Done, arm: Arm): { readonly whole: number; readonly text: string } {
+  const ratios = (pick: Pick) => {
+    const without = medians(done.neither, pick)
+    const withIt = medians(done[arm], pick)
+    const each = withIt.map((value, at) => (value / (without[at] ?? Number.NaN)).toFixed(2))
+    return { whole: sumOf(withIt) / sumOf(without), text: each.join(' / ') }
+  }
+  const lasted = ratios(inSeconds)
+  return { whole: lasted.whole, text: `${lasted.text} times; its own CPU ${ratios(inCpuSeconds).text} times` }
 }
 
-function describe(durations: Durations, arm: Arm): string {
-  return medians(durations[arm])
-    .map((seconds, at) => `${WORK[at]?.count} ${WORK[at]?.kind} ${seconds.toFixed(2)} s`)
+function describe(done: Done, arm: Arm): string {
+  const cpu = medians(done[arm], inCpuSeconds)
+  return medians(done[arm], inSeconds)
+    .map(
+      (seconds, at) =>
+        `${WORK[at]?.count} ${WORK[at]?.kind} ${seconds.toFixed(2)} s (CPU ${cpu[at]?.toFixed(2)} s)`,
+    )
+    .join(', ')
+}
+
+function roundText(made: readonly Made[] | undefined): string {
+  if (made === undefined) return 'not measured'
+  return made
+    .map(({ seconds, cpuSeconds }) => `${seconds.toFixed(2)} s (CPU ${cpuSeconds.toFixed(2)} s)`)
     .join(', ')
 }
