@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { compileMakeActivity, compileTinyExit } from '../agent/native/testing/compile.ts'
+import { EXPECTED_ACTIVITIES } from '../agent/sensors/ebpf/testing/expected-activities.ts'
 import type { SensorRecord } from '../agent/sensors/records.ts'
 import { ensurePrograms, packageVersion } from '../scripts/package/build.ts'
 import { ensureSystemPrograms, GUESTS } from '../scripts/setup/system-packages.ts'
@@ -121,7 +122,7 @@ describe.skipIf(reason !== null)('Linux 6.1 in a guest', { timeout: 120_000 }, (
         '/tmp',
       ]
       const observed = await guest.must([
-        ...[...sensor.command, GUEST_ADDON_PATH],
+        ...[...sensor.command, 'exec,exit', GUEST_ADDON_PATH],
         ...[...activity, ...(variant === '' ? [] : [variant])],
       ])
       const [probe, ...records] = observed
@@ -134,6 +135,24 @@ describe.skipIf(reason !== null)('Linux 6.1 in a guest', { timeout: 120_000 }, (
       expect(sequences).toEqual(Array.from({ length: COUNT }, (_, index) => `--sequence=${index}`))
       const exits = (records as SensorRecord[]).filter((record) => record.kind === 'exit')
       expect(exits.filter(({ exitCode }) => exitCode === 3)).toHaveLength(COUNT)
+    },
+  )
+
+  test.each(EXPECTED_ACTIVITIES.filter(({ words }) => words !== '--io-uring'))(
+    'the kernel programs tell there of $behaviour $words as often as it is done',
+    async (one) => {
+      const places = { folder: '/tmp', program: '/usr/bin/tiny-exit' }
+      if (one.behaviour.startsWith('file-'))
+        await make('file-create', ...one.variant.filter((word) => word !== '--compat'))
+      const observed = await guest.must([
+        ...[...sensor.command, `${one.kind},loss`, GUEST_ADDON_PATH],
+        ...['make-activity', one.behaviour, String(COUNT), ...one.arguments(places)],
+      ])
+      const [probe, ...lines] = observed.trim().split('\n')
+      expect(JSON.parse(probe ?? '')).toEqual({ ok: true })
+      const records = lines.map((line) => JSON.parse(line) as SensorRecord)
+      expect(records.filter(one.matches)).toHaveLength(COUNT)
+      expect(records.filter(({ kind }) => kind === 'loss')).toEqual([])
     },
   )
 

@@ -1,23 +1,29 @@
 /**
  * Runs inside a guest, as a program of its own: observes with the kernel programs while the command behind it runs,
- * and prints what they told as JSON, one record a line; the first line says whether they are there at all.
+ * and prints what they told as JSON, one record a line; the first line says whether they are there at all. Its first
+ * argument names the kinds of records that are printed, by commas: the serial line is slow.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { loadNative } from '../../agent/native/addon.ts'
+import { findUnifiedCgroup, readHostNamespaces } from '../../agent/platform/linux/host.ts'
 import { createEbpfSensor } from '../../agent/sensors/ebpf/ebpf-sensor.ts'
 import { probeEbpf } from '../../agent/sensors/ebpf/probe.ts'
 import type { SensorRecord } from '../../agent/sensors/records.ts'
 
 /** After the command's end, until all that it did is drained. */
-const DRAIN_MS = 2_000
+const DRAIN_MS = 1_000
 
-const [addonPath = '', program = '', ...words] = process.argv.slice(2)
+const [kinds = '', addonPath = '', program = '', ...words] = process.argv.slice(2)
+const printed: ReadonlySet<string> = new Set(kinds.split(','))
 const loaded = loadNative(addonPath)
+const cgroupPath = findUnifiedCgroup()
+const cgroup = cgroupPath === null ? {} : { cgroupPath }
 const probe = loaded.ok ? probeEbpf(loaded.native) : loaded
 print(probe)
-if (loaded.ok && probe.ok) await observe(createEbpfSensor({ native: loaded.native }))
+if (loaded.ok && probe.ok)
+  await observe(createEbpfSensor({ native: loaded.native, ...cgroup, hostNamespaces: readHostNamespaces() }))
 
 async function observe(sensor: ReturnType<typeof createEbpfSensor>): Promise<void> {
   const stop = new AbortController()
@@ -30,7 +36,7 @@ async function observe(sensor: ReturnType<typeof createEbpfSensor>): Promise<voi
   await sleep(DRAIN_MS)
   stop.abort()
   await running
-  for (const record of records) print(record)
+  for (const record of records) if (printed.has(record.kind)) print(record)
 }
 
 function print(value: unknown): void {

@@ -10,6 +10,7 @@ import { findUnifiedCgroup, readHostNamespaces } from '../../platform/linux/host
 import { parseDnsMessage } from '../dns-message.ts'
 import type { SensorRecord } from '../records.ts'
 import { createEbpfSensor } from './ebpf-sensor.ts'
+import { EXPECTED_ACTIVITIES } from './testing/expected-activities.ts'
 
 const COUNT = 40
 const isRoot = process.geteuid?.() === 0
@@ -82,226 +83,7 @@ describe.skipIf(!isRoot)('the kernel programs', () => {
     expect(features).toEqual({ systemCalls: 0, packets: 0, signals: 0 })
   })
 
-  const ways = (...list: readonly string[][]) => [[], ...list]
-  const COMPAT = ['--compat']
-  const THREADS = ['--threads', '3']
-  interface Case {
-    readonly behaviour: string
-    readonly kind: SensorRecord['kind']
-    readonly options?: readonly string[]
-    readonly variants: readonly (readonly string[])[]
-    readonly matches?: (record: never) => boolean
-  }
-  const operation =
-    (...names: readonly string[]) =>
-    (record: { operation: string }) =>
-      names.includes(record.operation)
-
-  const cases: readonly Case[] = [
-    {
-      behaviour: 'exec',
-      kind: 'exec',
-      variants: ways(THREADS, COMPAT),
-      matches: (record: Of<'exec'>) => record.arguments.some((one) => String(one).startsWith('--sequence=')),
-    },
-    {
-      behaviour: 'exec-memfd',
-      kind: 'exec',
-      variants: ways(),
-      matches: (record: Of<'exec'>) => record.circumstances?.fileless === 'memory-file',
-    },
-    {
-      behaviour: 'exec-deleted',
-      kind: 'exec',
-      variants: ways(),
-      matches: (record: Of<'exec'>) => record.circumstances?.fileless === 'deleted-file',
-    },
-    {
-      behaviour: 'exec-proc-fd',
-      kind: 'exec',
-      variants: ways(),
-      matches: (record: Of<'exec'>) => record.circumstances?.fileless === 'descriptor',
-    },
-    {
-      behaviour: 'fork-exit',
-      kind: 'exit',
-      options: ['--code', '7'],
-      variants: ways(THREADS),
-      matches: (record: Of<'exit'>) => record.exitCode === 7,
-    },
-    {
-      behaviour: 'fork-signal',
-      kind: 'exit',
-      options: ['--signal', '9'],
-      variants: ways(),
-      matches: (record: Of<'exit'>) => record.signal === 9,
-    },
-    {
-      behaviour: 'memfd-create',
-      kind: 'memory-file',
-      variants: ways(COMPAT, THREADS),
-      matches: (record: Of<'memory-file'>) => /^activity-\d+$/.test(String(record.name)),
-    },
-    {
-      behaviour: 'map-writable-executable',
-      kind: 'memory-executable',
-      variants: ways(COMPAT),
-      matches: (record: Of<'memory-executable'>) => record.writable && record.operation === 'mmap',
-    },
-    {
-      behaviour: 'protect-executable',
-      kind: 'memory-executable',
-      variants: ways(COMPAT),
-      matches: (record: Of<'memory-executable'>) => !record.writable && record.operation === 'mprotect',
-    },
-    {
-      behaviour: 'map-library',
-      kind: 'library',
-      variants: ways(COMPAT),
-      matches: (record: Of<'library'>) => /\/library-\d+$/.test(String(record.path)),
-    },
-    {
-      behaviour: 'ptrace-attach',
-      kind: 'process-access',
-      variants: ways(THREADS),
-      matches: operation('ptrace-attach'),
-    },
-    {
-      behaviour: 'ptrace-seize',
-      kind: 'process-access',
-      variants: ways(),
-      matches: operation('ptrace-seize'),
-    },
-    { behaviour: 'ptrace-peek', kind: 'process-access', variants: ways(), matches: operation('ptrace-read') },
-    {
-      behaviour: 'ptrace-poke',
-      kind: 'process-access',
-      variants: ways(),
-      matches: operation('ptrace-write'),
-    },
-    {
-      behaviour: 'vm-read',
-      kind: 'process-access',
-      variants: ways(COMPAT),
-      matches: operation('process_vm_readv'),
-    },
-    {
-      behaviour: 'vm-write',
-      kind: 'process-access',
-      variants: ways(COMPAT),
-      matches: operation('process_vm_writev'),
-    },
-    {
-      behaviour: 'mem-open-read',
-      kind: 'process-access',
-      variants: ways(['--relative'], COMPAT),
-      matches: operation('mem-read'),
-    },
-    {
-      behaviour: 'mem-open-write',
-      kind: 'process-access',
-      variants: ways(['--relative'], COMPAT),
-      matches: operation('mem-write'),
-    },
-    {
-      behaviour: 'finit-module',
-      kind: 'module',
-      variants: ways(COMPAT),
-      matches: (record: Of<'module'>) => record.operation === 'load' && record.result < 0,
-    },
-    {
-      behaviour: 'init-module',
-      kind: 'module',
-      variants: ways(),
-      matches: (record: Of<'module'>) => record.operation === 'load' && record.result < 0,
-    },
-    {
-      behaviour: 'delete-module',
-      kind: 'module',
-      variants: ways(COMPAT),
-      matches: (record: Of<'module'>) => record.operation === 'unload' && record.name !== null,
-    },
-    {
-      behaviour: 'bpf-program',
-      kind: 'bpf',
-      variants: ways(),
-      matches: (record: Of<'bpf'>) => record.operation === 'program-load' && record.programType === 1,
-    },
-    { behaviour: 'bpf-attach', kind: 'bpf', variants: ways(), matches: operation('raw-tracepoint') },
-    { behaviour: 'unshare', kind: 'namespace', variants: ways(COMPAT), matches: operation('unshare') },
-    { behaviour: 'setns', kind: 'namespace', variants: ways(COMPAT), matches: operation('setns') },
-    {
-      behaviour: 'mount',
-      kind: 'mount',
-      options: ['--folder', folder],
-      variants: ways(COMPAT),
-      matches: (record: Of<'mount'>) => record.operation === 'mount' && record.type === 'tmpfs',
-    },
-    {
-      behaviour: 'umount',
-      kind: 'mount',
-      options: ['--folder', folder],
-      variants: ways(COMPAT),
-      matches: (record: Of<'mount'>) => record.operation === 'unmount' && record.result === 0,
-    },
-    { behaviour: 'setuid', kind: 'credentials', variants: ways(COMPAT), matches: operation('setuid') },
-    {
-      behaviour: 'setresuid',
-      kind: 'credentials',
-      variants: ways(COMPAT),
-      matches: (record: Of<'credentials'>) =>
-        record.operation === 'setresuid' && record.requested.length === 3,
-    },
-    { behaviour: 'capset', kind: 'credentials', variants: ways(), matches: operation('capset') },
-    {
-      behaviour: 'raw-socket',
-      kind: 'raw-socket',
-      variants: ways(COMPAT),
-      matches: (record: Of<'raw-socket'>) => record.family === 'ipv4',
-    },
-    {
-      behaviour: 'packet-socket',
-      kind: 'raw-socket',
-      variants: ways(COMPAT),
-      matches: (record: Of<'raw-socket'>) => record.family === 'packet',
-    },
-    { behaviour: 'listen', kind: 'listen', variants: ways(COMPAT, ['--address', '::1']) },
-    { behaviour: 'tcp-connect', kind: 'connect', variants: ways(COMPAT, ['--io-uring'], ['--swap']) },
-    { behaviour: 'tcp-accept', kind: 'accept', variants: ways(COMPAT, ['--address', '::1']) },
-    {
-      behaviour: 'udp-flow',
-      kind: 'datagram',
-      options: ['--port', '40111'],
-      variants: ways(COMPAT, ['--io-uring'], ['--address', '::1']),
-      matches: (record: Of<'datagram'>) => record.direction === 'egress',
-    },
-    {
-      behaviour: 'file-chmod',
-      kind: 'file-attributes',
-      options: ['--folder', folder],
-      variants: ways(['--deep'], ['--strange'], COMPAT),
-      matches: operation('mode'),
-    },
-    {
-      behaviour: 'file-chown',
-      kind: 'file-attributes',
-      options: ['--folder', folder],
-      variants: ways(['--deep'], COMPAT),
-      matches: operation('owner'),
-    },
-    {
-      behaviour: 'file-setxattr',
-      kind: 'file-attributes',
-      options: ['--folder', folder],
-      variants: ways(),
-      matches: operation('set-attribute'),
-    },
-  ]
-  const each = cases.flatMap((one) =>
-    one.variants.map((variant) => ({ ...one, variant, words: variant.join(' ') })),
-  )
-
-  test.each(each)('tell of $behaviour $words as often as it is done', async (one) => {
+  test.each(EXPECTED_ACTIVITIES)('tell of $behaviour $words as often as it is done', async (one) => {
     if (one.words === '--compat') {
       const tried = spawnSync(program, ['memfd-create', '1', '--compat'])
       if (tried.status === COMPAT_MISSING_STATUS) {
@@ -315,17 +97,9 @@ describe.skipIf(!isRoot)('the kernel programs', () => {
       await make('file-create', '--folder', folder, ...plain)
       records.length = 0
     }
-    const options = [...(one.options ?? []), ...one.variant]
-    const needsFolder = /^(?:exec|map-library|mem-open|finit)/.test(one.behaviour)
-    const needsProgram = /^(?:exec|map-library)/.test(one.behaviour)
-    const { report, pids } = await make(
-      one.behaviour,
-      ...(needsProgram ? ['--program', tiny] : []),
-      ...(needsFolder ? ['--folder', folder] : []),
-      ...options,
-    )
+    const { report, pids } = await make(one.behaviour, ...one.arguments({ folder, program: tiny }))
     expect(report.made).toBe(COUNT)
-    const seen = await told(one.kind, pids, COUNT, one.matches as never)
+    const seen = await told(one.kind, pids, COUNT, one.matches)
     expect(seen).toHaveLength(COUNT)
     expect(records.filter(({ kind }) => kind === 'loss')).toEqual([])
   })
@@ -385,7 +159,7 @@ describe.skipIf(!isRoot)('the kernel programs', () => {
   test('a path of 200 folders and names that are no text keep their bytes', async () => {
     await make('file-create', '--folder', folder, '--deep', '--strange')
     const { pids } = await make('file-chmod', '--folder', folder, '--deep', '--strange')
-    const [first] = await told('file-attributes', pids, COUNT, operation('mode') as never)
+    const [first] = await told('file-attributes', pids, COUNT, ({ operation }) => operation === 'mode')
     const path = Buffer.from(first?.path as Uint8Array).toString('latin1')
     expect(path.startsWith(folder)).toBe(true)
     expect(path.slice(folder.length).split('/').length).toBeGreaterThan(200)

@@ -184,8 +184,7 @@ const cases: readonly Case[] = [
     behaviour: 'setresuid',
     kind: 'credentials',
     variants: ways(COMPAT),
-    matches: (record: Of<'credentials'>) =>
-      record.operation === 'setresuid' && record.requested.length === 3,
+    matches: (record: Of<'credentials'>) => record.operation === 'setresuid' && record.requested.length === 3,
   },
   { behaviour: 'capset', kind: 'credentials', variants: ways(), matches: operation('capset') },
   {
