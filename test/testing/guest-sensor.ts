@@ -36,7 +36,9 @@ async function observe(sensor: ReturnType<typeof createEbpfSensor>): Promise<voi
   await sleep(DRAIN_MS)
   stop.abort()
   await running
-  for (const record of records) if (printed.has(record.kind)) print(record)
+  // What this program does itself is not what is asked for.
+  const isOwn = (record: SensorRecord) => 'process' in record && record.process?.pid === process.pid
+  for (const record of records) if (printed.has(record.kind) && !isOwn(record)) print(record)
 }
 
 function print(value: unknown): void {

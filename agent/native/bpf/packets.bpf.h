@@ -135,13 +135,13 @@ static __always_inline void tell_dns(struct __sk_buff *skb, const struct packet 
 	describe_packet(&record->flow, packet, owner, ingress);
 	record->flow.ends.header.kind = RECORD_DNS;
 	record->flow.ends.header.length = sizeof(*record);
-	if (bytes > DNS_BYTES_MAX - 1)
-		bytes = DNS_BYTES_MAX - 1;
+	if (bytes > DNS_BYTES_MAX)
+		bytes = DNS_BYTES_MAX;
 	record->flow.message_bytes = bytes;
+	/* At least one byte, in a form that the verifier of Linux 6.1 follows as well. */
 	barrier_var(bytes);
-	bytes &= DNS_BYTES_MAX - 1;
-	if (bytes > 0 &&
-	    bpf_skb_load_bytes(skb, packet->payload, record->message, bytes) == 0)
+	bytes = ((bytes - 1) & (DNS_BYTES_MAX - 1)) + 1;
+	if (bpf_skb_load_bytes(skb, packet->payload, record->message, bytes) == 0)
 		bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 	else
 		bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);

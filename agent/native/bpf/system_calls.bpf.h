@@ -117,7 +117,7 @@ int BPF_PROG(on_system_call, struct pt_regs *registers, long result)
 	if (task->thread_info.status & STATUS_COMPAT) {
 		call.number = number_of_compat(call.number);
 		/* The last page of numbers are errors; below it a mapping may lie in the upper half of 4 GB. */
-		call.result = (__u32)result >= 0xfffff001 ? (__s32)result : (__u32)result;
+		call.result = (__u32)result >= 0xfffff001 ? (__s64)(__s32)result : (__s64)(__u32)result;
 		call.first = (__u32)registers->bx;
 		call.second = (__u32)registers->cx;
 		call.third = (__u32)registers->dx;
