@@ -22,6 +22,7 @@ import { createReceiver } from './actions/receiver.ts'
 import { createRestoreAction } from './actions/restore.ts'
 import { createScanAction } from './actions/scan.ts'
 import { createSpool } from './actions/spool.ts'
+import { createTakings } from './actions/takings.ts'
 import { openTelemetryLists } from './actions/telemetry-lists.ts'
 import { createVault } from './actions/vault.ts'
 import { openBuffer } from './buffer/buffer.ts'
@@ -150,12 +151,14 @@ export async function runAgent(
     clock,
     readProcess: platform.readProcess,
   })
+  const takings = createTakings(clock)
   const builder = createEventBuilder({
     table,
     knownHash: scanner.knownHash,
     userName: (id) => userNames.get(id),
     ownPids,
     ownFolders,
+    isOwnPlace: takings.isWithin,
     clock,
     readSetting: platform.readSetting,
   })
@@ -207,6 +210,7 @@ export async function runAgent(
     path: join(stateFolder, 'journal.db'),
     emit(event) {
       emit(event)
+      takings.note(event)
       if (changedTheHost(event)) detection.forgetTold()
     },
     clock,

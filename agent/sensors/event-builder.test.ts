@@ -71,6 +71,7 @@ function setUp(running: readonly ProcessSnapshot[] = [], ownPids: readonly numbe
     userName: (id) => (id === 1_000 ? 'alice' : undefined),
     ownPids: new Set(ownPids),
     ownFolders: ['/var/lib/cordon-agent'],
+    isOwnPlace: (path) => path.startsWith('/srv/.cordon-taking/'),
     clock: () => nowMs,
     readSetting: () => null,
   })
@@ -222,4 +223,18 @@ test('an endless chain of successors holds a bounded number of ancestors', () =>
     length += 1
   expect(length).toBeGreaterThan(16)
   expect(length).toBeLessThanOrEqual(64)
+})
+
+test('what nobody did in a folder that the agent made for itself is left out, and what somebody did is told', () => {
+  const { events } = setUp([snapshot(1, 0), snapshot(50, 1)])
+  const file = {
+    kind: 'file',
+    timestampMs: 1,
+    action: 'creation',
+    path: '/srv/.cordon-taking/taken',
+    previousPath: null,
+    contentComplete: true,
+  } as const
+  expect(events([{ ...file, pid: null }])).toEqual([])
+  expect(events([{ ...file, pid: 50 }]).at(-1)).toMatchObject({ 'event.action': 'file-created' })
 })

@@ -36,6 +36,8 @@ export interface EventBuilderOptions {
   readonly ownPids: ReadonlySet<number>
   /** The agent's own folders: who else touches files below them is told. */
   readonly ownFolders: readonly string[]
+  /** Folders that the agent has made for itself among others' files: what happens there is left out. */
+  readonly isOwnPlace: (path: string) => boolean
   /** Milliseconds since 1970. */
   readonly clock: () => number
   /** The beginning of a setting of the kernel, below /proc/sys; null when it cannot be read. */
@@ -150,7 +152,7 @@ export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
   function fileEvent(record: FileRecord, into: Observation[]): void {
     const fidelity = createFidelity()
     const path = text('file.path', record.path, fidelity)
-    if (path === '') return
+    if (path === '' || (record.pid === null && options.isOwnPlace(path))) return
     if (options.ownFolders.some((folder) => isBelow(path, folder))) {
       ownFileEvent(record, path, into)
       return
