@@ -4,7 +4,7 @@ import { oneOf } from '../protocol/one-of.ts'
 import { Address, beforeAndAfter, byActor, Path, Text } from './fields.ts'
 
 /** Where a logon was learnt from. */
-export const LOGON_SOURCES = ['pam', 'btmp', 'wtmp', 'audit', 'journal'] as const
+const LOGON_SOURCES = ['pam', 'btmp', 'wtmp', 'audit', 'journal'] as const
 
 const session = {
   'user.target.name': Text(256),

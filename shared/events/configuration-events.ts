@@ -4,7 +4,7 @@ import { oneOf } from '../protocol/one-of.ts'
 import { actor, beforeAndAfter, byActor, closed, common, fidelity, Path, Text } from './fields.ts'
 
 /** What happened to the file or unit. */
-export const CHANGES = ['creation', 'change', 'deletion'] as const
+const CHANGES = ['creation', 'change', 'deletion'] as const
 
 /** A configuration that can come, change or go under one action. */
 const changed = <Action extends string, Fields extends Type.TProperties>(action: Action, fields: Fields) =>
