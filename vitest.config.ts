@@ -1,8 +1,11 @@
 import { join } from 'node:path'
 import { configDefaults, defineConfig } from 'vitest/config'
 
-/** What boots whole machines. */
-const LONG_ONLY = ['test/packages-boot.test.ts', 'test/systemd-root.test.ts', 'test/kernel-6-1.test.ts']
+/** What boots whole machines, and the test of a program that tests use. */
+const LONG_ONLY = [
+  ...['test/packages-boot.test.ts', 'test/systemd-root.test.ts', 'test/kernel-6-1.test.ts'],
+  'agent/native/testing/make-activity.test.ts',
+]
 
 // Pipeline tests start real programs, so files run two at a time on small machines and waits are generous.
 // biome-ignore lint/style/noDefaultExport: vitest reads the default export of its configuration.

@@ -1,5 +1,16 @@
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, renameSync, rmdirSync, rmSync, unlinkSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -63,10 +74,14 @@ describe.skipIf(!asRoot)('more file events than are fetched', () => {
 
   const files = 60_000
   const name = (index: number) => at(`storm/${index}`)
-  /** Each phase over all files, so that the kernel has nothing near that it could merge. */
+  /**
+   * Each phase over all files, so that the kernel has nothing near that it could merge; and made without writing,
+   * because the end of that is merged with the making only as long as nobody has read in between.
+   */
   function createWriteDelete() {
     mkdirSync(at('storm'))
-    for (let index = 0; index < files; index++) writeFileSync(name(index), '')
+    for (let index = 0; index < files; index++)
+      closeSync(openSync(name(index), constants.O_CREAT | constants.O_RDONLY))
     for (let index = 0; index < files; index++) writeFileSync(name(index), 'content')
     for (let index = 0; index < files; index++) unlinkSync(name(index))
   }
