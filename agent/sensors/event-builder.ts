@@ -10,7 +10,7 @@ import { createLru } from '../detect/lru.ts'
 import type { Content, Observation } from '../detect/observation.ts'
 import { describeActivity } from './activity-events.ts'
 import { type Actor, actorOf, baseName, imageOf, sessionLeader } from './actors.ts'
-import { createFidelity, fidelityFields, lossy, text } from './kernel-text.ts'
+import { createFidelity, type Fidelity, fidelityFields, lossy, text } from './kernel-text.ts'
 import { fileEventOf, isoTime, leftOutEvent, lossEvent, tamperEvent } from './plain-events.ts'
 import { ancestorsOf, type ProcessTable, type TrackedProcess } from './process-table.ts'
 import type {
@@ -199,6 +199,16 @@ export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
     }
   }
 
+  /** Who acted, as far as it is known. */
+  function actorFor(
+    process: ProcessReference | null,
+    entry: TrackedProcess | null,
+    fidelity: Fidelity,
+  ): Actor {
+    if (entry !== null) return actorOf(entry, options.userName, fidelity)
+    return process === null ? {} : unknownActor(process)
+  }
+
   function findReferenced({ pid, startTicks }: ProcessReference): TrackedProcess | null {
     return startTicks === null ? table.find(pid) : table.findExact({ pid, startTicks })
   }
@@ -239,12 +249,7 @@ export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
     const repeated = record.kind === 'library' ? repeatedLoad(record, entry) : 0
     if (repeated === null) return
     if (entry) announce(entry, into)
-    const actor =
-      entry !== null
-        ? actorOf(entry, options.userName, fidelity)
-        : record.process === null
-          ? {}
-          : unknownActor(record.process)
+    const actor = actorFor(record.process, entry, fidelity)
     const event = inSchemaOrder(described.action, {
       '@timestamp': isoTime(record.timestampMs),
       ...constantsOf(described.action),
@@ -266,12 +271,7 @@ export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
     const entry = record.process === null ? null : findReferenced(record.process)
     if (entry) announce(entry, into)
     const fidelity = createFidelity()
-    const actor =
-      entry !== null
-        ? actorOf(entry, options.userName, fidelity)
-        : record.process === null
-          ? {}
-          : unknownActor(record.process)
+    const actor = actorFor(record.process, entry, fidelity)
     into.push({ event: leftOutEvent(record, actor), content: null })
   }
 
