@@ -5,20 +5,12 @@
 import { createHash } from 'node:crypto'
 import { constants } from 'node:os'
 import { getSystemErrorName } from 'node:util'
-import type { EventAction } from '../../shared/events/event.ts'
 import { SCRIPT_CHARACTERS_MAX, TEXT_CHARACTERS_MAX } from '../../shared/protocol/limits.ts'
 import { baseName } from './actors.ts'
+import type { Described, Fields } from './described.ts'
 import { type Fidelity, lossy, markTruncated, text } from './kernel-text.ts'
 import { describeNetwork, isNetworkRecord } from './network-fields.ts'
 import type { ActivityRecord, KernelText, ProcessReference } from './records.ts'
-
-type Fields = Readonly<Record<string, unknown>>
-
-/** An event in the making. Null: nothing worth telling. */
-export interface Described {
-  readonly action: EventAction
-  readonly fields: Fields
-}
 
 export interface ActivityContext {
   readonly fidelity: Fidelity

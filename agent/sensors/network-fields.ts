@@ -1,5 +1,5 @@
 /** Sockets, connections and names, as the fields of events. */
-import type { EventAction } from '../../shared/events/event.ts'
+import type { Described } from './described.ts'
 import { parseDnsMessage } from './dns-message.ts'
 import type {
   AcceptRecord,
@@ -12,11 +12,6 @@ import type {
 } from './records.ts'
 
 type NetworkRecord = AcceptRecord | CloseRecord | DatagramRecord | ListenRecord | RawSocketRecord | DnsRecord
-
-interface Described {
-  readonly action: EventAction
-  readonly fields: Readonly<Record<string, unknown>>
-}
 
 const kinds: ReadonlySet<string> = new Set<NetworkRecord['kind']>([
   'accept',
