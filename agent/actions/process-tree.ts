@@ -1,14 +1,15 @@
 /**
  * Stops a process tree so that none of it can fork any more, then kills it. A tree that forks faster than it
- * is killed is only caught standing still: every member is stopped, and only a look in which all were seen
- * stopped and no new child was found is the last one.
+ * is killed is only caught standing still: every member is stopped, and only looks in which all were seen
+ * stopped and nobody else appeared, living or just ended, are the last ones.
  */
 import { pause } from '../../shared/node/loop.ts'
 import {
   isDead,
-  listStats,
+  lookAtProcesses,
   type OpenProcess,
   type ProcessHandle,
+  type ProcessLook,
   type ProcessStat,
   readFacts,
   readStat,
@@ -21,6 +22,8 @@ import type { Interlock } from './interlock.ts'
 const TREE_PROCESSES_MAX = 4_096
 /** Looks without a change after which members that wait in the kernel are believed to stay there. */
 const QUIET_ROUNDS = 5
+/** Looks one after the other in which all stood still and nobody appeared, before that is believed. */
+const SETTLED_ROUNDS = 2
 /** Looks at the process table; a storm that outruns this many is killed as far as it was found. */
 const ROUNDS_MAX = 100
 const EXIT_WAIT_MS = 5_000
@@ -38,8 +41,6 @@ export interface Tree extends Disposable {
   readonly rounds: number
   /** False when members still appeared in the last round, or there were more than the bound. */
   readonly complete: boolean
-  /** True when all stood still at last; false when some waited in the kernel and could not be seen to stop. */
-  readonly stoodStill: boolean
 }
 
 export type StopResult =
@@ -75,34 +76,39 @@ export async function stopTree(
   }
   let rounds = 0
   let complete = false
-  let stoodStill = false
   let quiet = 0
+  let settled = 0
+  let harmless: ReadonlySet<number> = new Set()
   try {
     while (!complete && rounds < ROUNDS_MAX && members.size < TREE_PROCESSES_MAX) {
       rounds += 1
       if (signal.aborted) return giveUp({ kind: 'aborted' })
       // Looked at before the walk: whoever stood still then had no child that the walk could miss.
       const states = [...members.values()].map(stateOf)
-      const stats = listStats()
-      const refusal = admit(newDescendants(root.key, members, stats, options), members, stats, options)
+      const look = lookAtProcesses()
+      const found = newDescendants(root.key, members, look, options)
+      const appeared =
+        found.living.length > 0 || [...found.ended, ...look.vanished].some((pid) => !harmless.has(pid))
+      harmless = found.harmless
+      const refusal = admit(found.living, members, look.stats, options)
       if (refusal) return giveUp(refusal)
       const running = [...members.values()].filter((member) => !stopped.has(member))
       for (const member of running) {
         if (member.handle.send('SIGSTOP') === 'denied') return giveUp(signalDenied(member.key.pid))
         stopped.add(member)
       }
-      const atRest = running.length === 0 && !states.includes('moving')
-      stoodStill = atRest && !states.includes('blocked')
+      const atRest = !appeared && running.length === 0 && !states.includes('moving')
       quiet = atRest ? quiet + 1 : 0
-      complete = stoodStill || quiet === QUIET_ROUNDS
+      settled = atRest && !states.includes('blocked') ? settled + 1 : 0
+      complete = settled >= SETTLED_ROUNDS || quiet >= QUIET_ROUNDS
       // Stopping takes effect when a process next leaves the kernel: let it.
-      if (!complete && running.length === 0) await pause(1, signal)
+      if (!complete && running.length === 0 && settled === 0) await pause(1, signal)
     }
   } catch (error) {
     giveUp(null)
     throw error
   }
-  return { kind: 'stopped', tree: { members, rounds, complete, stoodStill, [Symbol.dispose]: closeHandles } }
+  return { kind: 'stopped', tree: { members, rounds, complete, [Symbol.dispose]: closeHandles } }
 }
 
 /** A tree of one, not stopped: nothing else was asked for, so what it leaves behind is not awaited. */
@@ -112,7 +118,6 @@ export function treeOfOne(root: TreeMember): Tree {
     members,
     rounds: 0,
     complete: true,
-    stoodStill: true,
     [Symbol.dispose]: () => root.handle[Symbol.dispose](),
   }
 }
@@ -127,16 +132,25 @@ function stateOf(member: TreeMember): ReturnType<typeof standing> {
   return !stat || stat.startTicks !== member.key.startTicks ? 'still' : standing(stat)
 }
 
+interface Descendants {
+  /** Those that run and are not members yet. */
+  readonly living: ProcessStat[]
+  /** Those that have ended: one that did so during the look may have left a child that was not listed. */
+  readonly ended: readonly number[]
+  /** Whoever had no part in the tree, or could do nothing any more, at the time of the look. */
+  readonly harmless: ReadonlySet<number>
+}
+
 /**
- * Live processes that are not members yet and are below one: by parent, by a session that a member leads (who
- * is in a session descends from its leader), or as the sensors saw it.
+ * Processes below the members that are not members themselves: by parent, by a session that a member leads
+ * (who is in a session descends from its leader), or as the sensors saw it.
  */
 function newDescendants(
   root: ProcessKey,
   members: ReadonlyMap<number, TreeMember>,
-  stats: ReadonlyMap<number, ProcessStat>,
+  { stats }: ProcessLook,
   options: TreeOptions,
-): ProcessStat[] {
+): Descendants {
   const inside = new Set(members.keys())
   for (const known of options.knownDescendants(root)) {
     if (stats.get(known.pid)?.startTicks === known.startTicks) inside.add(known.pid)
@@ -148,12 +162,17 @@ function newDescendants(
       if (inside.has(stat.parentPid) || inside.has(stat.sessionId)) inside.add(stat.pid)
     }
   }
-  return [...inside]
+  const others = [...inside]
     .filter((pid) => !members.has(pid))
     .map((pid) => stats.get(pid))
     .filter((stat) => stat !== undefined)
-    .filter((stat) => !isDead(stat))
-    .slice(0, TREE_PROCESSES_MAX - members.size)
+  const living = others.filter((stat) => !isDead(stat))
+  const active = new Set(living.map((stat) => stat.pid))
+  return {
+    living: living.slice(0, TREE_PROCESSES_MAX - members.size),
+    ended: others.filter(isDead).map((stat) => stat.pid),
+    harmless: new Set([...stats.keys(), ...members.keys()].filter((pid) => !active.has(pid))),
+  }
 }
 
 /** Takes hold of each process found; a refusal when one of them may not be touched. */
@@ -213,19 +232,7 @@ function pidOf(member: TreeMember): number {
   return member.key.pid
 }
 
-/**
- * Live descendants of the killed that a last look still finds: those of a storm that outran every round. A tree
- * that stood still as a whole left nobody behind but whom the sensors alone know, and they may tell late.
- */
+/** Descendants of the killed that a last look still finds alive, by what the kernel and what the sensors tell. */
 export function strayDescendants(tree: Tree, options: TreeOptions, root: ProcessKey): number[] {
-  if (!tree.stoodStill) {
-    return newDescendants(root, tree.members, listStats(), options).map((stat) => stat.pid)
-  }
-  return options
-    .knownDescendants(root)
-    .filter(({ pid, startTicks }) => {
-      const stat = tree.members.has(pid) ? null : readStat(pid)
-      return stat !== null && stat.startTicks === startTicks && !isDead(stat)
-    })
-    .map(({ pid }) => pid)
+  return newDescendants(root, tree.members, lookAtProcesses(), options).living.map((stat) => stat.pid)
 }

@@ -97,14 +97,28 @@ export function readStat(pid: number): ProcessStat | null {
 
 /** Every process that can be seen, by pid. Not one instant: what starts during the walk may be missing. */
 export function listStats(): Map<number, ProcessStat> {
-  const found = new Map<number, ProcessStat>()
+  return lookAtProcesses().stats
+}
+
+export interface ProcessLook {
+  readonly stats: Map<number, ProcessStat>
+  /** Pids that were listed and were gone before they could be read: whose child may not have been listed. */
+  readonly vanished: readonly number[]
+}
+
+/** One walk through all processes, and what it cannot vouch for. */
+export function lookAtProcesses(): ProcessLook {
+  const stats = new Map<number, ProcessStat>()
+  const vanished: number[] = []
   const buffer = Buffer.allocUnsafe(STAT_BYTES_MAX)
   for (const name of readdirSync('/proc')) {
     const pid = wholeNumber(name)
-    const stat = pid === null ? null : readStatInto(buffer, pid)
-    if (stat) found.set(stat.pid, stat)
+    if (pid === null) continue
+    const stat = readStatInto(buffer, pid)
+    if (stat) stats.set(pid, stat)
+    else vanished.push(pid)
   }
-  return found
+  return { stats, vanished }
 }
 
 /** Half the cost of readFileSync, which asks for the size of a file that has none. */
