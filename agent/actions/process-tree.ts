@@ -20,7 +20,10 @@ import type { Refusal } from './action.ts'
 import type { Interlock } from './interlock.ts'
 
 const TREE_PROCESSES_MAX = 4_096
-/** Looks without a change after which members that wait in the kernel are believed to stay there. */
+/**
+ * Looks without a change after which members that wait in the kernel are believed to stay there, and those who
+ * ended before they could be read (there are always some on a busy host) to have been strangers.
+ */
 const QUIET_ROUNDS = 5
 /** Looks one after the other in which all stood still and nobody appeared, before that is believed. */
 const SETTLED_ROUNDS = 2
@@ -87,8 +90,9 @@ export async function stopTree(
       const states = [...members.values()].map(stateOf)
       const look = lookAtProcesses()
       const found = newDescendants(root.key, members, look, options)
-      const appeared =
-        found.living.length > 0 || [...found.ended, ...look.vanished].some((pid) => !harmless.has(pid))
+      const isNew = (pid: number) => !harmless.has(pid)
+      const appeared = found.living.length > 0 || found.ended.some(isNew)
+      const unknownEnded = look.vanished.some(isNew)
       harmless = found.harmless
       const refusal = admit(found.living, members, look.stats, options)
       if (refusal) return giveUp(refusal)
@@ -99,7 +103,7 @@ export async function stopTree(
       }
       const atRest = !appeared && running.length === 0 && !states.includes('moving')
       quiet = atRest ? quiet + 1 : 0
-      settled = atRest && !states.includes('blocked') ? settled + 1 : 0
+      settled = atRest && !unknownEnded && !states.includes('blocked') ? settled + 1 : 0
       complete = settled >= SETTLED_ROUNDS || quiet >= QUIET_ROUNDS
       // Stopping takes effect when a process next leaves the kernel: let it.
       if (!complete && running.length === 0 && settled === 0) await pause(1, signal)
