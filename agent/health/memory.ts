@@ -1,11 +1,40 @@
-/** Keeps the agent small: what only its start needed is given back, and what piled up since, now and then. */
+/** Keeps the agent small: what its start or a storm needed is given back soon, and what piled up, now and then. */
 import { pause, runEvery } from '../../shared/node/loop.ts'
 
-const FIRST_AFTER_MS = 30_000
-const INTERVAL_MS = 600_000
+const CHECK_INTERVAL_MS = 30_000
+/** Checks without a release after which it is time for one: ten minutes. */
+const IDLE_CHECKS_MAX = 19
+/** Growth since the last release that is worth another one. */
+const GROWTH_BYTES = 32 * 1024 ** 2
 
-/** Until `stop`. `release` null: without the native addon nothing can be given back. */
+interface Memory {
+  /** Gives back what nobody uses. */
+  readonly release: () => void
+  readonly residentBytes: () => number
+}
+
+/** Until `stop`. Null without the native addon: nothing can be given back. */
 export async function keepSmall(release: (() => void) | null, stop: AbortSignal): Promise<void> {
-  await pause(FIRST_AFTER_MS, stop)
-  await runEvery(INTERVAL_MS, stop, () => release?.())
+  if (release === null) return
+  await pause(CHECK_INTERVAL_MS, stop)
+  await runEvery(
+    CHECK_INTERVAL_MS,
+    stop,
+    createReleaser({ release, residentBytes: () => process.memoryUsage.rss() }),
+  )
+}
+
+/** A check to be made again and again: the first releases, later ones when it is worth it. */
+export function createReleaser({ release, residentBytes }: Memory): () => void {
+  let afterRelease = Number.NEGATIVE_INFINITY
+  let idleChecks = 0
+  return () => {
+    if (idleChecks < IDLE_CHECKS_MAX && residentBytes() - afterRelease < GROWTH_BYTES) {
+      idleChecks += 1
+      return
+    }
+    release()
+    afterRelease = residentBytes()
+    idleChecks = 0
+  }
 }

@@ -82,6 +82,10 @@ export interface NativeAddon {
   ): void
   /** Copies whole records into `buffer` (32,768 bytes or more) without a system call; returns the bytes. */
   bpfDrain(handle: ProgramsHandle, buffer: Buffer): number
+  /** Once per handle: what is called, with nothing, after each arming. A thread waits for it. */
+  bpfBell(handle: ProgramsHandle, callback: () => void): void
+  /** The callback is called once, as soon as the ring is not empty. */
+  bpfArmBell(handle: ProgramsHandle): void
   /** Records dropped since opening, by `enum counter_slot` of `bpf/records.h`. */
   bpfCounters(handle: ProgramsHandle): number[]
   /** Leaves out what this process does from now on, until it exits. The pid is that of the first namespace. */
@@ -98,6 +102,10 @@ export interface NativeAddon {
   fanotifyForget(handle: GroupHandle, mountPoint: string): void
   /** Packs events with their paths into `buffer` (16,384 bytes or more); returns the bytes. */
   fanotifyDrain(handle: GroupHandle, buffer: Buffer): number
+  /** Once per handle: what is called, with nothing, after each arming. A thread waits for it. */
+  fanotifyBell(handle: GroupHandle, callback: () => void): void
+  /** The callback is called once, as soon as an event waits. */
+  fanotifyArmBell(handle: GroupHandle): void
   /** Discards the oldest events that wait beyond `waitingMax`, and counts them; a thread keeps to it from then on. */
   fanotifyTrim(handle: GroupHandle, waitingMax: number): void
   /** Packs what was discarded since the last call, by process; returns the bytes. */
@@ -163,9 +171,9 @@ export type NativeLoad =
 
 const functionNames: readonly (keyof NativeAddon)[] = [
   ...(['bpfProbe', 'bpfOpen', 'bpfDrain', 'bpfCounters', 'bpfExclude', 'bpfClose'] as const),
-  ...(['bpfFeatures', 'bpfProbePam'] as const),
+  ...(['bpfFeatures', 'bpfProbePam', 'bpfBell', 'bpfArmBell'] as const),
   ...(['fanotifyOpen', 'fanotifyMark', 'fanotifyForget', 'fanotifyDrain', 'fanotifyClose'] as const),
-  ...(['fanotifyTrim', 'fanotifyDiscarded'] as const),
+  ...(['fanotifyTrim', 'fanotifyDiscarded', 'fanotifyBell', 'fanotifyArmBell'] as const),
   ...(['netlinkOpen', 'netlinkSend', 'netlinkDrain', 'netlinkClose'] as const),
   ...(['socketPair', 'sendDescriptor', 'receiveDescriptor'] as const),
   ...(['pidfdOpen', 'pidfdSendSignal', 'pidfdWaitExited', 'enterSandbox', 'notifyService'] as const),

@@ -23,7 +23,8 @@ static void forget_mark(struct file_events *events, int index) {
 }
 
 static void release(struct file_events *events) {
-  /* First, because its thread reads the group. */
+  /* First, because their threads read the group. */
+  bell_stop(&events->bell);
   queue_relief_stop(&events->relief);
   if (events->group >= 0)
     close(events->group);
@@ -173,6 +174,35 @@ static napi_value drain(napi_env env, napi_callback_info info) {
   return number_value(env, (double)written);
 }
 
+/* fanotifyBell(handle, callback): see bell.h. Once. */
+static napi_value start_bell(napi_env env, napi_callback_info info) {
+  napi_value arguments[2];
+
+  if (!read_arguments(env, info, 2, arguments))
+    return NULL;
+  struct file_events *events = read_group(env, arguments[0]);
+
+  if (events == NULL || !read_function(env, arguments[1], "callback"))
+    return NULL;
+  const int error = bell_start(&events->bell, env, arguments[1], events->group, NULL);
+
+  return error != 0 ? throw_system_error(env, "uv_thread_create", error) : undefined_value(env);
+}
+
+/* fanotifyArmBell(handle): the callback is called once, when something waits */
+static napi_value arm_bell(napi_env env, napi_callback_info info) {
+  napi_value arguments[1];
+
+  if (!read_arguments(env, info, 1, arguments))
+    return NULL;
+  struct file_events *events = read_group(env, arguments[0]);
+
+  if (events == NULL)
+    return NULL;
+  bell_arm(&events->bell);
+  return undefined_value(env);
+}
+
 /* fanotifyTrim(handle, waitingMax): discards and counts what waits beyond it, now and from now on */
 static napi_value trim(napi_env env, napi_callback_info info) {
   napi_value arguments[2];
@@ -218,6 +248,8 @@ bool export_fanotify(napi_env env, napi_value exports) {
          export_function(env, exports, "fanotifyMark", add_mark) &&
          export_function(env, exports, "fanotifyForget", forget) &&
          export_function(env, exports, "fanotifyDrain", drain) &&
+         export_function(env, exports, "fanotifyBell", start_bell) &&
+         export_function(env, exports, "fanotifyArmBell", arm_bell) &&
          export_function(env, exports, "fanotifyTrim", trim) &&
          export_function(env, exports, "fanotifyDiscarded", take_discarded) &&
          export_function(env, exports, "fanotifyClose", close_group);

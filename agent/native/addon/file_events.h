@@ -6,6 +6,7 @@
 #ifndef CORDON_FILE_EVENTS_H
 #define CORDON_FILE_EVENTS_H
 
+#include "bell.h"
 #include "directory_cache.h"
 #include "queue_relief.h"
 
@@ -63,6 +64,7 @@ struct file_events {
   struct directory_cache directories;
   struct open_directory directory;
   struct queue_relief relief;
+  struct bell bell;
   size_t filled;
   size_t position;
   _Alignas(8) uint8_t buffer[EVENT_BUFFER_BYTES];

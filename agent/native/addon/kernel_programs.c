@@ -2,6 +2,7 @@
 /* Loads Cordon's kernel programs, and hands out what they write. */
 #include "node.h"
 
+#include "bell.h"
 #include "kernel_links.h"
 #include "ring.h"
 #include "skeleton_runtime.h"
@@ -40,7 +41,8 @@ struct kernel_programs {
   struct features features;
   struct kernel_links links;
   struct ring ring;
-  const uint64_t *counters;
+  struct bell bell;
+  uint64_t *counters;
 };
 
 static bool is_open(const struct kernel_programs *programs) {
@@ -48,10 +50,12 @@ static bool is_open(const struct kernel_programs *programs) {
 }
 
 static void release(struct kernel_programs *programs) {
+  /* First, because its thread reads the ring. */
+  bell_stop(&programs->bell);
   unlink_all(&programs->links);
   ring_unmap(&programs->ring);
   if (programs->counters != NULL)
-    munmap((void *)(uintptr_t)programs->counters, programs->ring.page_bytes);
+    munmap(programs->counters, programs->ring.page_bytes);
   programs->counters = NULL;
   cordon_bpf__destroy(programs->whole);
   core_bpf__destroy(programs->core);
@@ -191,7 +195,7 @@ static const char *load(struct kernel_programs *programs, uint32_t ring_bytes, c
   *error = ring_map(&programs->ring, programs->records, ring_bytes);
   if (*error != 0)
     return "mmap of the ring buffer";
-  void *counters = mmap(NULL, programs->ring.page_bytes, PROT_READ, MAP_SHARED, programs->counters_map, 0);
+  void *counters = mmap(NULL, programs->ring.page_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, programs->counters_map, 0);
 
   if (counters == MAP_FAILED) {
     *error = errno;
@@ -260,6 +264,36 @@ static napi_value drain(napi_env env, napi_callback_info info) {
   if (target.length < DRAIN_BYTES_MIN)
     return throw_invalid_argument(env, "buffer must have at least 32768 bytes");
   return number_value(env, (double)ring_drain(&programs->ring, target.data, target.length));
+}
+
+/* bpfBell(handle, callback): see bell.h. Once. */
+static napi_value start_bell(napi_env env, napi_callback_info info) {
+  napi_value arguments[2];
+
+  if (!read_arguments(env, info, 2, arguments))
+    return NULL;
+  struct kernel_programs *programs = read_programs(env, arguments[0]);
+
+  if (programs == NULL || !read_function(env, arguments[1], "callback"))
+    return NULL;
+  _Atomic uint64_t *wish = (_Atomic uint64_t *)&programs->counters[BELL_SLOT];
+  const int error = bell_start(&programs->bell, env, arguments[1], programs->records, wish);
+
+  return error != 0 ? throw_system_error(env, "uv_thread_create", error) : undefined_value(env);
+}
+
+/* bpfArmBell(handle): the callback is called once, when something waits */
+static napi_value arm_bell(napi_env env, napi_callback_info info) {
+  napi_value arguments[1];
+
+  if (!read_arguments(env, info, 1, arguments))
+    return NULL;
+  struct kernel_programs *programs = read_programs(env, arguments[0]);
+
+  if (programs == NULL)
+    return NULL;
+  bell_arm(&programs->bell);
+  return undefined_value(env);
 }
 
 /* bpfCounters(handle): number[], by enum counter_slot */
@@ -365,6 +399,8 @@ bool export_kernel_programs(napi_env env, napi_value exports) {
   return export_function(env, exports, "bpfProbe", probe) &&
          export_function(env, exports, "bpfOpen", open_programs) &&
          export_function(env, exports, "bpfDrain", drain) &&
+         export_function(env, exports, "bpfBell", start_bell) &&
+         export_function(env, exports, "bpfArmBell", arm_bell) &&
          export_function(env, exports, "bpfCounters", counters) &&
          export_function(env, exports, "bpfFeatures", features) &&
          export_function(env, exports, "bpfProbePam", probe_pam) &&

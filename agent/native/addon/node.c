@@ -106,6 +106,12 @@ bool read_boolean(napi_env env, napi_value value, const char *name, bool *result
   return napi_get_value_bool(env, value, result) == napi_ok || refuse(env, name, "a boolean");
 }
 
+bool read_function(napi_env env, napi_value value, const char *name) {
+  napi_valuetype type;
+
+  return (napi_typeof(env, value, &type) == napi_ok && type == napi_function) || refuse(env, name, "a function");
+}
+
 bool read_path(napi_env env, napi_value value, const char *name, char *result, size_t capacity) {
   size_t length;
 

@@ -24,6 +24,7 @@ bool read_arguments(napi_env env, napi_callback_info info, size_t expected, napi
 /* Each of these throws a TypeError naming the argument when the value does not fit, and returns false. */
 bool read_int32(napi_env env, napi_value value, const char *name, int32_t minimum, int32_t *result);
 bool read_uint64(napi_env env, napi_value value, const char *name, uint64_t *result);
+bool read_function(napi_env env, napi_value value, const char *name);
 bool read_boolean(napi_env env, napi_value value, const char *name, bool *result);
 bool read_bytes(napi_env env, napi_value value, const char *name, struct bytes *result);
 /* A path: no zero byte inside, at most PATH_MAX with its end. */

@@ -46,7 +46,7 @@ static __always_inline void tell_activity(struct activity_record *record)
 	if (total > sizeof(*record))
 		return;
 	record->header.header.length = total;
-	if (bpf_ringbuf_output(&records, record, total, BPF_RB_NO_WAKEUP))
+	if (bpf_ringbuf_output(&records, record, total, wakeup()))
 		count(COUNTER_ACTIVITY_DROPPED + (record->header.operation & 31));
 }
 

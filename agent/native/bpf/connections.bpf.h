@@ -85,7 +85,7 @@ static __always_inline bool tell_connection(struct sock *socket, const struct tr
 	record->header.observed_ns = tracked->attempted_ns;
 	take_owner(&record->header, &tracked->owner);
 	describe_socket(record, socket);
-	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(record, wakeup());
 	return true;
 }
 
@@ -165,7 +165,7 @@ static __always_inline void end_connection(struct sock *socket, const struct tra
 		record->source_bytes = sent;
 		record->destination_bytes = received;
 	}
-	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(record, wakeup());
 }
 #endif
 

@@ -79,7 +79,7 @@ int on_pam_return(struct pt_regs *context)
 	copy_item(record->texts[1], handle, HANDLE_SERVICE);
 	copy_item(record->texts[2], handle, HANDLE_PEER);
 	copy_item(record->texts[3], handle, HANDLE_TERMINAL);
-	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(record, wakeup());
 	return 0;
 }
 

@@ -42,11 +42,14 @@ struct {
 	__type(value, struct path_buffer);
 } path_scratch SEC(".maps");
 
-/* Mapped into the agent, which reads it without a system call. Added to atomically, and only on loss. */
+/*
+ * Mapped into the agent, which reads it without a system call. Counts are added to atomically, and only on loss. The
+ * last, BELL_SLOT, is not 0 while the agent sleeps and wants to be woken.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, COUNTER_SLOTS);
+	__uint(max_entries, COUNTER_SLOTS + 1);
 	__type(key, __u32);
 	__type(value, __u64);
 } counters SEC(".maps");
@@ -65,6 +68,18 @@ static __always_inline void count(__u32 slot)
 
 	if (counter)
 		__sync_fetch_and_add(counter, 1);
+}
+
+/* How to hand a record over: the first one wakes an agent that sleeps, and no other does. */
+static __always_inline __u64 wakeup(void)
+{
+	__u32 slot = BELL_SLOT;
+	__u64 *armed = bpf_map_lookup_elem(&counters, &slot);
+
+	if (!armed || !*armed)
+		return BPF_RB_NO_WAKEUP;
+	*armed = 0;
+	return BPF_RB_FORCE_WAKEUP;
 }
 
 static __always_inline bool is_excluded(const struct record_header *header)

@@ -142,7 +142,7 @@ static __always_inline void tell_dns(struct __sk_buff *skb, const struct packet 
 	barrier_var(bytes);
 	bytes = ((bytes - 1) & (DNS_BYTES_MAX - 1)) + 1;
 	if (bpf_skb_load_bytes(skb, packet->payload, record->message, bytes) == 0)
-		bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+		bpf_ringbuf_submit(record, wakeup());
 	else
 		bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);
 }
@@ -166,7 +166,7 @@ static __always_inline void tell_datagram(struct __sk_buff *skb, const struct pa
 	describe_packet(record, packet, owner, ingress);
 	record->ends.header.kind = RECORD_DATAGRAM;
 	record->ends.header.length = sizeof(*record);
-	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(record, wakeup());
 }
 
 static __always_inline int look_at(struct __sk_buff *skb, bool ingress)

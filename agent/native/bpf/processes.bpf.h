@@ -279,7 +279,7 @@ int on_exec(struct bpf_raw_tracepoint_args *context)
 	if (total > sizeof(*record))
 		return 0;
 	header->header.length = total;
-	if (bpf_ringbuf_output(&records, record, total, BPF_RB_NO_WAKEUP))
+	if (bpf_ringbuf_output(&records, record, total, wakeup()))
 		count(COUNTER_EXEC_DROPPED);
 #ifndef CORDON_CORE_ONLY
 	watch_interpreter(task, &header->header, file);
@@ -328,7 +328,7 @@ int on_exit(struct bpf_raw_tracepoint_args *context)
 	record->header.observed_ns = bpf_ktime_get_ns();
 	record->wait_status = group_status ? group_status : (__u32)BPF_CORE_READ(task, exit_code);
 	record->reserved = 0;
-	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(record, wakeup());
 #ifndef CORDON_CORE_ONLY
 	forget_interpreter(named.pid);
 #endif
@@ -355,7 +355,7 @@ int on_fork(struct bpf_raw_tracepoint_args *context)
 	record->header.length = sizeof(*record);
 	record->header.kind = RECORD_FORK;
 	record->header.observed_ns = bpf_ktime_get_ns();
-	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(record, wakeup());
 #ifndef CORDON_CORE_ONLY
 	after_fork((void *)context->args[0], child);
 #endif

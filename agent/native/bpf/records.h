@@ -79,6 +79,8 @@ enum counter_slot {
 	/* Beyond what one process is told of making its memory executable. */
 	COUNTER_MEMORY_LEFT_OUT = 40,
 	COUNTER_SLOTS = 48,
+	/* No count: see wakeup() in maps.bpf.h. */
+	BELL_SLOT = COUNTER_SLOTS,
 };
 
 /* The command line may be 2 MB; what is copied of it is bounded. */

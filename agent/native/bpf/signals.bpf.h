@@ -39,7 +39,7 @@ int on_signal(struct bpf_raw_tracepoint_args *context)
 	record->operation = OPERATION_SIGNAL;
 	record->values[0] = signal;
 	record->values[1] = pid;
-	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(record, wakeup());
 	return 0;
 }
 
@@ -89,7 +89,7 @@ static __always_inline void after_fork(struct task_struct *parent, struct task_s
 	record->operation = OPERATION_CLONE;
 	record->result = BPF_CORE_READ(child, tgid);
 	record->values[0] = flags;
-	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(record, wakeup());
 }
 
 #endif

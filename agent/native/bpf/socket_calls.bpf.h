@@ -35,7 +35,7 @@ static __noinline int tell_accepted(struct task_struct *task, const struct call 
 	describe_socket(&record->ends, socket);
 	swap_ends(&record->ends);
 	record->ends.ingress = 1;
-	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(record, wakeup());
 	return 0;
 }
 
@@ -68,7 +68,7 @@ static __noinline int tell_listening(struct task_struct *task, const struct call
 	record->ends.header.kind = RECORD_LISTEN;
 	record->ends.header.observed_ns = bpf_ktime_get_ns();
 	describe_socket(&record->ends, socket);
-	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(record, wakeup());
 	return 0;
 }
 

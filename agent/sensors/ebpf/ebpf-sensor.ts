@@ -97,9 +97,13 @@ export function createEbpfSensor(options: EbpfSensorOptions): EbpfSensor {
         drain = started
         pam?.attach((library) => probeLibrary(options, handle, library))
         attached()
-        await drainEvery(drainIntervalMs, signal, () => {
+        const step = () => {
           pam?.tick()
           return started.step()
+        }
+        await drainEvery(drainIntervalMs, signal, step, {
+          start: (onRing) => native.bpfBell(handle, onRing),
+          arm: () => native.bpfArmBell(handle),
         })
         started.finish()
       } finally {

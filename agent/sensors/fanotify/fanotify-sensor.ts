@@ -106,9 +106,13 @@ export function createFanotifySensor(options: FanotifySensorOptions): FanotifySe
         lastListedMs = Number.NEGATIVE_INFINITY
         rescanWhenDue()
         attached()
-        await drainEvery(drainIntervalMs, signal, () => {
+        const step = () => {
           rescanWhenDue()
           return drain.step()
+        }
+        await drainEvery(drainIntervalMs, signal, step, {
+          start: (onRing) => native.fanotifyBell(handle, onRing),
+          arm: () => native.fanotifyArmBell(handle),
         })
         drain.finish()
       } finally {
