@@ -53,8 +53,11 @@ export const fidelity = {
   'cordon.truncated': Type.Optional(Type.Array(Type.String({ maxLength: 64 }), { maxItems: 8 })),
 }
 
-/** How a process was found when the kernel did not tell it with the observation. */
-export const ATTRIBUTIONS = ['open-descriptor', 'socket-owner', 'poll'] as const
+/**
+ * How a process was found when the kernel did not tell it with the observation. `last-writer`: the last of several
+ * that changed the file before it was looked at.
+ */
+export const ATTRIBUTIONS = ['open-descriptor', 'socket-owner', 'poll', 'last-writer'] as const
 
 export const CONTAINER_RUNTIMES = [
   'docker',

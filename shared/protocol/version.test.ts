@@ -17,7 +17,7 @@ import { PROTOCOL_HISTORY, PROTOCOL_VERSION } from './version.ts'
 
 /** What each version looked like on the wire: SHA-256 over every schema that an agent and a controller share. */
 const FINGERPRINTS: Readonly<Record<number, string>> = {
-  1: '54f0eae16f259ae6dc30bc238656d728e72c71e68e1bf79e5a90692bdea6ba39',
+  1: '2e5d6a622b914a3744077db5b987c8b7ef4e3b22b8d6d9459178783dab8eeb29',
 }
 
 function schemaFingerprint(): string {

@@ -217,6 +217,25 @@ test('a thousand changes of one file are a few looks, and the last state is told
   expect(watched.watch.counts().coalesced).toBe(1_000 - changes.length)
 })
 
+test('of several who wrote between two looks the last is told, and that there were several', async () => {
+  const watched = await startWatch(folder.root)
+  for (const [number, pid] of [11, 12, 12, 13].entries()) {
+    folder.put('/etc/cron.d/job', `${number}\n`)
+    watched.tell('/etc/cron.d/job', 'modification', { pid })
+  }
+  folder.put('/etc/cron.d/other', 'x\n')
+  watched.tell('/etc/cron.d/other', 'creation', { pid: 14 })
+  watched.tell('/etc/cron.d/other', 'modification', { pid: 14 })
+  await watched.stop()
+  const told = watched.records.map(({ process, attribution, change }) => [
+    ...[process?.pid, attribution, 'cordon.change.after' in change && change['cordon.change.after']],
+  ])
+  expect(told).toEqual([
+    [13, 'last-writer', '3\n'],
+    [14, undefined, 'x\n'],
+  ])
+})
+
 describe('hostile files', () => {
   test.each([
     ['zero bytes', (path: string) => writeFileSync(path, Buffer.alloc(100_000))],

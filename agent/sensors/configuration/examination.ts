@@ -59,7 +59,8 @@ const LOOKS_PER_TICK = 64
 export function createExamination(options: ExaminationOptions): Examination {
   const { clock, limits, host } = options
   const pending = createPendingLooks<LookedAt, Cause>({
-    intervalMs: limits.intervalMs,
+    restMs: (at) => (decidesPlaces(at.file) ? limits.intervalMs / 5 : limits.intervalMs),
+    joined: lastWriter,
     filesMax: limits.pendingMax,
   })
   const saving = createSaving(options.store)
@@ -187,6 +188,13 @@ function toRecord(change: ConfigurationChange, cause: Cause): ConfigurationRecor
     ...(cause.attribution === undefined ? {} : { attribution: cause.attribution }),
     change,
   }
+}
+
+/** Who wrote between two looks did part of what is seen; which part cannot be told. */
+function lastWriter(earlier: Cause, later: Cause): Cause {
+  const { timestampMs, pid } = later
+  const isAlone = pid === null || (earlier.pid === pid && earlier.attribution !== 'last-writer')
+  return isAlone ? later : { timestampMs, pid, attribution: 'last-writer' }
 }
 
 /** passwd says where homes are, sshd's configuration where keys are. */

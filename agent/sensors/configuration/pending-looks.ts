@@ -1,5 +1,5 @@
 /**
- * Which files are to be looked at, and when: a file that changes a thousand times in a second is looked at ten
+ * Which files are to be looked at, and when: a file that changes a thousand times in a second is looked at a few
  * times, the last time after its last change. Pure: the time is handed in.
  */
 
@@ -30,7 +30,10 @@ export interface PendingLooks<File, Cause> {
 }
 
 export function createPendingLooks<File, Cause>(options: {
-  readonly intervalMs: number
+  /** How long a file rests after a look. */
+  readonly restMs: (file: File) => number
+  /** The cause of a look that stands for two changes, the earlier one first. */
+  readonly joined: (earlier: Cause, later: Cause) => Cause
   readonly filesMax: number
 }): PendingLooks<File, Cause> {
   const entries = new Map<string, Entry<File, Cause>>()
@@ -42,7 +45,7 @@ export function createPendingLooks<File, Cause>(options: {
       return null
     }
     entry.look = null
-    entry.dueMs = nowMs + options.intervalMs
+    entry.dueMs = nowMs + options.restMs(look.file)
     return look
   }
 
@@ -57,7 +60,8 @@ export function createPendingLooks<File, Cause>(options: {
       }
       const { look } = entry
       const goneSinceMs = look?.goneSinceMs ?? null
-      entry.look = { file, cause, count: (look?.count ?? 0) + 1, goneSinceMs }
+      const joined = look === null ? cause : options.joined(look.cause, cause)
+      entry.look = { file, cause: joined, count: (look?.count ?? 0) + 1, goneSinceMs }
       if (look === null) entry.dueMs = Math.max(entry.dueMs, nowMs + delayMs)
       return true
     },
