@@ -15,4 +15,6 @@ export interface Made {
 
 export interface Seen extends Made {
   readonly seen: number
+  /** The last events of the action that are none of them. */
+  readonly others: readonly Fields[]
 }

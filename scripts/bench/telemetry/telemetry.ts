@@ -21,6 +21,8 @@ const BOOTED_COUNT = 5
 const ARRIVAL_WAIT_MS = 30_000
 /** Small: the store gives up what takes it long. */
 const PAGE = 1_000
+/** Events of a row that is not whole, told for whoever looks for the reason. */
+const OTHERS_TOLD = 3
 
 export const telemetryBench: Bench = {
   name: 'telemetry',
@@ -67,7 +69,8 @@ export const telemetryBench: Bench = {
 function describeRow(row: Seen | string, sources: ReadonlyMap<string, string>): string {
   if (typeof row === 'string') return `${row}: made 0, seen 0`
   const source = sources.get(row.row) ?? 'nothing'
-  const verdict = row.seen === row.made ? '' : ' NOT WHOLE'
+  const others = row.others.map((event) => JSON.stringify(event)).join(' ')
+  const verdict = row.seen === row.made ? '' : ` NOT WHOLE; of its kind, but not counted: ${others || 'none'}`
   return `${row.row}: made ${row.made}, seen ${row.seen} (${row.action} by ${source})${verdict}`
 }
 
@@ -128,7 +131,11 @@ async function count(
     if (byAction.has(action)) continue
     byAction.set(action, await readAll(operator, deployment, action, startedMs))
   }
-  return made.map((row) => ({ ...row, seen: (byAction.get(row.action) ?? []).filter(row.isOne).length }))
+  return made.map((row) => {
+    const told = byAction.get(row.action) ?? []
+    const others = told.filter((event) => !row.isOne(event))
+    return { ...row, seen: told.length - others.length, others: others.slice(-OTHERS_TOLD) }
+  })
 }
 
 async function readAll(operator: Operator, { agentFacts }: Deployment, action: string, fromMs: number) {
