@@ -2,6 +2,7 @@
 import { mkdirSync, mkdtempSync, rmSync, statfsSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { PROCESS_LAYERS } from '../../agent/sensors/layer-names.ts'
 import { buildNative } from '../build-native.ts'
 import { ROOT } from '../setup/program.ts'
 import { COMPILER, ensureSystemPrograms } from '../setup/system-packages.ts'
@@ -31,11 +32,14 @@ const FREE_BYTES_MIN = 10 * 1024 ** 3
 const MINUTES_MIN = 3
 const MINUTES_MAX = 1_440
 
+const SENSOR_CHOICES = ['auto', ...PROCESS_LAYERS]
+
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     json: { type: 'boolean', default: false },
     minutes: { type: 'string' },
+    sensors: { type: 'string' },
     help: { type: 'boolean', short: 'h', default: false },
   },
 })
@@ -44,7 +48,7 @@ process.exitCode = await main(positionals[0])
 async function main(name: string | undefined): Promise<number> {
   const bench = BENCHES.find((one) => one.name === name)
   if (!bench || values.help) {
-    console.error('usage: npm run bench -- NAME [--json] [--minutes N]\n')
+    console.error('usage: npm run bench -- NAME [--json] [--minutes N] [--sensors LAYER]\n')
     for (const one of BENCHES) console.error(`  ${one.name.padEnd(16)} ${one.summary}`)
     return values.help ? 0 : 2
   }
@@ -54,6 +58,11 @@ async function main(name: string | undefined): Promise<number> {
     !(Number.isInteger(minutes) && minutes >= MINUTES_MIN && minutes <= MINUTES_MAX)
   ) {
     console.error(`--minutes ${values.minutes}: give a whole number from ${MINUTES_MIN} to ${MINUTES_MAX}`)
+    return 2
+  }
+  const { sensors } = values
+  if (sensors !== undefined && !SENSOR_CHOICES.some((choice) => choice === sensors)) {
+    console.error(`--sensors ${sensors}: give one of ${SENSOR_CHOICES.join(', ')}`)
     return 2
   }
   const say = (line: string) => console.error(`bench ${bench.name}: ${line}`)
@@ -78,7 +87,12 @@ async function main(name: string | undefined): Promise<number> {
   }
   const folder = mkdtempSync(join(parent, `${bench.name}-`))
   try {
-    const { figures, notes } = await bench.run({ say, folder, ...(minutes === undefined ? {} : { minutes }) })
+    const { figures, notes } = await bench.run({
+      say,
+      folder,
+      ...(minutes === undefined ? {} : { minutes }),
+      ...(sensors === undefined ? {} : { sensors }),
+    })
     const report: BenchReport = {
       bench: bench.name,
       machine: describeMachine(),

@@ -16,6 +16,8 @@ export interface BenchContext {
   readonly folder: string
   /** How long, for a bench that can be told so. */
   readonly minutes?: number
+  /** The setting `sensors` of the agent, for a bench that can force a layer. */
+  readonly sensors?: string
 }
 
 export interface Bench {

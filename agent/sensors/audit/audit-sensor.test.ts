@@ -1,8 +1,8 @@
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import {
@@ -33,7 +33,8 @@ describe.skipIf(!asRoot)('the audit sensor', () => {
   if (!asRoot) return
   const native = loadBuiltAddon()
   const folder = mkdtempSync(join(tmpdir(), 'cordon-audit-'))
-  const statePath = join(folder, 'audit-state.json')
+  // The folder is not there before: /run is empty after a boot.
+  const statePath = join(folder, 'run', 'audit-state.json')
   const control = openAuditControl(native)
   let records: SensorRecord[] = []
   const sensor = createAuditSensor({
@@ -257,6 +258,7 @@ describe.skipIf(!asRoot)('the audit sensor', () => {
       backlogLimit: before.backlogLimit,
       backlogWaitTime: before.backlogWaitTime,
     }
+    mkdirSync(dirname(statePath), { recursive: true })
     writeFileSync(statePath, JSON.stringify(found))
     await control.addRule(foreignRule(RULE_KEY))
     await control.set({ enabled: 1, backlogLimit: 16_384, backlogWaitTime: 0 })

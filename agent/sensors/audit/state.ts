@@ -3,7 +3,8 @@
  * is put back at the end, unless somebody else has changed it since. The values found are kept in a file too, so
  * that an agent that crashed does not leave its own for those of the host.
  */
-import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname } from 'node:path'
 import type { AuditControl, AuditStatus, StatusChange } from './control.ts'
 import { AuditRefused } from './control.ts'
 import { encodeRule, isOwnRule, needsAddressFamily, rulesFor, withoutAddressFamily } from './rules.ts'
@@ -38,6 +39,11 @@ export interface AuditSettings {
   restore(): Promise<void>
 }
 
+function writeSettings(path: string, settings: Settings): void {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
+  writeFileSync(path, JSON.stringify(pick(settings)), { mode: 0o600 })
+}
+
 export function createAuditSettings(control: AuditControl, statePath: string | undefined): AuditSettings {
   let found: Settings | null = null
   let wanted: Settings | null = null
@@ -54,7 +60,7 @@ export function createAuditSettings(control: AuditControl, statePath: string | u
       await deleteRules()
       found = readSettings(statePath) ?? status
       wanted = wantedSettings(status)
-      if (statePath !== undefined) writeFileSync(statePath, JSON.stringify(pick(found)), { mode: 0o600 })
+      if (statePath !== undefined) writeSettings(statePath, found)
       await control.set(changeBetween(status, wanted))
     },
     async addRules(protectedPids) {

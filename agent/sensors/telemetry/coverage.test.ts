@@ -42,6 +42,17 @@ test('what a fallback misses is said, and why the better source is not in force'
   })
 })
 
+test.each([
+  ['ebpf', 'yes', 'because of fanotify'],
+  ['audit', 'yes', 'because of fanotify'],
+  ['proc-connector', 'partly', 'misses who did it, when that ended at once'],
+  ['polling', 'partly', 'misses who did it, when that ended at once'],
+])('who changed a file is known when processes are seen by %s: %s', (layer, seen, reason) => {
+  const rows = coverageOf(all((source) => [layer, 'fanotify'].includes(source)))
+  for (const name of ['File deletion', 'Service deleted', 'User account modified'])
+    expect(rows.find((row) => row.name === name)).toMatchObject({ seen, source: 'fanotify', reason })
+})
+
 test('without any source nothing is claimed', () => {
   expect(countOf([])).toEqual({ yes: 0, partly: 0, no: 34 })
 })

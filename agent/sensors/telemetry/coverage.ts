@@ -1,5 +1,5 @@
 /** How much of the telemetry is seen on this host now, row by row, and why not more. Pure. */
-import { ROWS, type Row, type Source } from './rows.ts'
+import { ROWS, type Row, type Source, type Way } from './rows.ts'
 
 export interface SourceState {
   readonly source: Source
@@ -31,9 +31,15 @@ function coverageOfRow(row: Row, states: ReadonlyMap<Source, SourceState>): RowC
     return { category, name, seen: 'no', source: null, reason: `${best?.source ?? 'nothing'}: ${whyNotBest}` }
   }
   const better = found === best ? '' : `; ${best?.source}: ${whyNotBest}`
-  if (found.misses !== undefined) {
-    return { category, name, seen: 'partly', source: found.source, reason: `misses ${found.misses}${better}` }
+  const misses = found.misses ?? missedAlone(found, states)
+  if (misses !== undefined) {
+    return { category, name, seen: 'partly', source: found.source, reason: `misses ${misses}${better}` }
   }
   const reason = states.get(found.source)?.reason ?? ''
   return { category, name, seen: 'yes', source: found.source, reason: `${reason}${better}` }
+}
+
+function missedAlone({ without }: Way, states: ReadonlyMap<Source, SourceState>): string | undefined {
+  const isAlone = without?.sources.every((source) => states.get(source)?.inForce !== true)
+  return isAlone ? without?.misses : undefined
 }

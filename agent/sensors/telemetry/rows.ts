@@ -24,10 +24,12 @@ export const SOURCES = [
 ] as const
 export type Source = (typeof SOURCES)[number]
 
-interface Way {
+export interface Way {
   readonly source: Source
   /** What passes by; absent: all is seen. */
   readonly misses?: string
+  /** What passes by unless one of other sources is in force as well. */
+  readonly without?: { readonly sources: readonly Source[]; readonly misses: string }
 }
 
 export interface Row {
@@ -44,12 +46,19 @@ const partly = (source: Source, misses: string): Way => ({ source, misses })
 const polled = partly('polling', 'what lives less than a second')
 const shortLivedArguments = partly('proc-connector', 'arguments of what ends at once')
 const watchedFoldersOnly = partly('chokidar', 'all but the watched folders; the writer, once it has closed')
-const files: readonly Way[] = [whole('fanotify'), watchedFoldersOnly]
+/** The kernel says with a change of a file which pid made it; what that was must be known before it ends. */
+const byFanotify: Way = {
+  source: 'fanotify',
+  without: { sources: ['ebpf', 'audit', 'ebpf-core'], misses: 'who did it, when that ended at once' },
+}
+const files: readonly Way[] = [byFanotify, watchedFoldersOnly]
 /** Files that are read again when the file layer says that they changed. */
 const configured: readonly Way[] = [
-  whole('fanotify'),
+  byFanotify,
   partly('chokidar', 'what lies outside /etc and the spool of cron, and mostly who did it'),
 ]
+/** PAM tells audit itself, where it may. */
+const auditedLogons = partly('audit', 'logons in containers, which may not write to audit')
 const examined: readonly Way[] = [whole('scanner')]
 
 export const ROWS: readonly Row[] = [
@@ -83,7 +92,7 @@ export const ROWS: readonly Row[] = [
     category: 'User',
     name: 'User logon',
     actions: ['logon', 'privilege-elevated'],
-    ways: [whole('pam-probes'), whole('audit'), partly('logon-files', 'what writes no wtmp')],
+    ways: [whole('pam-probes'), auditedLogons, partly('logon-files', 'what writes no wtmp')],
   },
   {
     category: 'User',
@@ -91,7 +100,7 @@ export const ROWS: readonly Row[] = [
     actions: ['logoff'],
     ways: [
       whole('pam-probes'),
-      whole('audit'),
+      auditedLogons,
       partly('logon-files', 'what writes no wtmp, and who of several sessions on a line'),
     ],
   },
@@ -99,7 +108,7 @@ export const ROWS: readonly Row[] = [
     category: 'User',
     name: 'Logon failed',
     actions: ['logon-failed'],
-    ways: [whole('pam-probes'), whole('audit'), partly('logon-files', 'what writes no btmp')],
+    ways: [whole('pam-probes'), auditedLogons, partly('logon-files', 'what writes no btmp')],
   },
   {
     category: 'Script',

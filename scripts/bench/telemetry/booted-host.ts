@@ -5,6 +5,8 @@ import type { Fields, Made } from './rows.ts'
 const PASSWORD = 'harmless-1'
 /** The agent finds the host and what it is configured with. */
 const NOTICE_MS = 12_000
+/** Of two that change one file at once, only the last is told to have done it. */
+const BETWEEN_MS = 300
 const SSH_OPTIONS = [
   ...['-o', 'StrictHostKeyChecking=no', '-o', 'UserKnownHostsFile=/dev/null', '-o', 'LogLevel=ERROR'],
   ...['-o', 'NumberOfPasswordPrompts=1', '-o', 'ConnectTimeout=20', '-o', 'PubkeyAuthentication=no'],
@@ -27,12 +29,18 @@ export async function makeOnBootedHost({ count, say, pause }: Work): Promise<Mad
   await logOn(host, 'wrong', count)
   const numbers = Array.from({ length: count }, (_, index) => index)
   say('accounts ...')
-  for (const number of numbers) await host.must(['useradd', `made${number}`])
-  for (const number of numbers) await host.must(['usermod', '--shell', '/bin/bash', `made${number}`])
-  for (const number of numbers) await host.must(['userdel', `made${number}`])
+  const oneByOne = async (command: readonly string[]) => {
+    for (const number of numbers) {
+      await host.must([...command, `made${number}`])
+      await pause(BETWEEN_MS)
+    }
+  }
+  await oneByOne(['useradd'])
+  await oneByOne(['usermod', '--shell', '/bin/bash'])
+  await oneByOne(['userdel'])
   say('tasks and services ...')
   const loop = (body: string) =>
-    host.must(['sh', '-c', `for i in $(seq ${count}); do ${body}; sleep 0.3; done`])
+    host.must(['sh', '-c', `for i in $(seq ${count}); do ${body}; sleep ${BETWEEN_MS / 1_000}; done`])
   const unit = '[Service]\\nExecStart=/bin/true\\n'
   await loop(`printf '* * * * * root true\\n' > /etc/cron.d/telemetry-$i`)
   await loop(`printf '${unit}' > /etc/systemd/system/telemetry-$i.service`)

@@ -4,6 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { StatusReport } from '../../../agent/health/report.ts'
+import type { RowCoverage } from '../../../agent/sensors/telemetry/coverage.ts'
 import { ROWS } from '../../../agent/sensors/telemetry/rows.ts'
 import { Events } from '../../../controller/api/schemas.ts'
 import { AGENT, type Deployment, startAgent } from '../../setup/deployment.ts'
@@ -29,7 +30,9 @@ export const telemetryBench: Bench = {
   summary: 'the 34 rows of telemetry on Linux: made so many times, seen so many times in the store',
   async run(context) {
     const { folder, say } = context
-    const outcome = await withDeployment(context, 'telemetry', {}, async (deployment, operator) => {
+    const forced: Record<string, string> =
+      context.sensors === undefined ? {} : { CORDON_AGENT_SENSORS: context.sensors }
+    const outcome = await withDeployment(context, 'telemetry', forced, async (deployment, operator) => {
       const startedMs = Date.now()
       const made: Made[] = []
       const problems: string[] = []
@@ -45,33 +48,44 @@ export const telemetryBench: Bench = {
       await attempt('scripts', async () => [await makeScripts(work)])
       await attempt('contents', () => makeContents(work))
       await attempt('a booted host', () => makeOnBootedHost({ count: BOOTED_COUNT, say, pause: sleep }))
-      const sources = await readSources(deployment)
+      const claims = await readClaims(deployment)
       const running = { agent: deployment.agent }
       try {
-        await attempt('the agent', () => restartAgent(deployment, running, say))
-        return { seen: await countSeen(operator, deployment, made, startedMs), problems, sources }
+        await attempt('the agent', () => restartAgent(deployment, running, forced, say))
+        return { seen: await countSeen(operator, deployment, made, startedMs), problems, claims }
       } finally {
         await running.agent.stop(5_000)
       }
     })
     const rows = ROWS.map((row) => outcome.seen.find((one) => one.row === row.name) ?? row.name)
-    const whole = rows.filter((row) => typeof row !== 'string' && row.seen === row.made)
+    const isWhole = (row: Seen | string) => typeof row !== 'string' && row.seen === row.made
+    const whole = rows.filter(isWhole)
+    const claimed = rows.filter((row) => outcome.claims.get(nameOf(row))?.seen === 'yes')
     return {
-      figures: { rows_seen: whole.length, rows_total: ROWS.length },
+      figures: {
+        rows_seen: whole.length,
+        rows_total: ROWS.length,
+        rows_claimed: claimed.length,
+        rows_claimed_not_seen: claimed.filter((row) => !isWhole(row)).length,
+      },
       notes: [
-        ...rows.map((row) => describeRow(row, outcome.sources)),
+        ...rows.map((row) => describeRow(row, outcome.claims)),
         ...outcome.problems.map((problem) => `not made: ${problem}`),
       ],
     }
   },
 }
 
-function describeRow(row: Seen | string, sources: ReadonlyMap<string, string>): string {
+function nameOf(row: Seen | string): string {
+  return typeof row === 'string' ? row : row.row
+}
+
+function describeRow(row: Seen | string, claims: ReadonlyMap<string, RowCoverage>): string {
   if (typeof row === 'string') return `${row}: made 0, seen 0`
-  const source = sources.get(row.row) ?? 'nothing'
+  const claim = claims.get(row.row)
   const others = row.others.map((event) => JSON.stringify(event)).join(' ')
   const verdict = row.seen === row.made ? '' : ` NOT WHOLE; of its kind, but not counted: ${others || 'none'}`
-  return `${row.row}: made ${row.made}, seen ${row.seen} (${row.action} by ${source})${verdict}`
+  return `${row.row}: made ${row.made}, seen ${row.seen} (${row.action} by ${claim?.source ?? 'nothing'}, which says ${claim?.seen ?? 'nothing'})${verdict}`
 }
 
 const RESTARTS = 3
@@ -80,12 +94,16 @@ const RESTARTS = 3
 async function restartAgent(
   deployment: Deployment,
   running: { agent: Program },
+  environment: Record<string, string>,
   say: (line: string) => void,
 ): Promise<Made[]> {
   for (let round = 0; round < RESTARTS; round += 1) {
     say('the agent ends and starts again ...')
     await running.agent.stop(10_000)
-    const started = await startAgent(deployment.folders, deployment.ports, { say })
+    const started = await startAgent(deployment.folders, deployment.ports, {
+      say,
+      agentEnvironment: environment,
+    })
     running.agent = started.agent
   }
   return [
@@ -95,11 +113,12 @@ async function restartAgent(
 }
 
 /** What the agent says that it sees each row by. */
-async function readSources(deployment: Deployment): Promise<ReadonlyMap<string, string>> {
+/** What the agent says of each row before anything is made. */
+async function readClaims(deployment: Deployment): Promise<ReadonlyMap<string, RowCoverage>> {
   const ran = await runProgram(AGENT, ['status', '--json'], { CORDON_AGENT_STATE: deployment.folders.agent })
   if (ran.code !== 0) return new Map()
   const { telemetry }: StatusReport = JSON.parse(ran.stdout)
-  return new Map(telemetry.map(({ name, source }) => [name, source ?? 'nothing']))
+  return new Map(telemetry.map((row) => [row.name, row]))
 }
 
 /** Waits until all has come or the time is over, and counts once more: what comes twice would come too. */
