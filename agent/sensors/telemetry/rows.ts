@@ -59,7 +59,12 @@ const configured: readonly Way[] = [
 ]
 /** PAM tells audit itself, where it may. */
 const auditedLogons = partly('audit', 'logons in containers, which may not write to audit')
-const examined: readonly Way[] = [whole('scanner')]
+const examined: readonly Way[] = [
+  {
+    source: 'scanner',
+    without: { sources: ['fanotify'], misses: 'files outside of the watched folders' },
+  },
+]
 
 export const ROWS: readonly Row[] = [
   {

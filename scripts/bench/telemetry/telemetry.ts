@@ -10,7 +10,7 @@ import { Events } from '../../../controller/api/schemas.ts'
 import { AGENT, type Deployment, startAgent } from '../../setup/deployment.ts'
 import type { Operator } from '../../setup/operator.ts'
 import { type Program, runProgram } from '../../setup/program.ts'
-import type { Bench } from '../report.ts'
+import { type Bench, percentile } from '../report.ts'
 import { withDeployment } from '../with-deployment.ts'
 import { makeOnBootedHost } from './booted-host.ts'
 import { makeContents, makeDirectCalls, makeScripts } from './direct-calls.ts'
@@ -52,12 +52,12 @@ export const telemetryBench: Bench = {
       const running = { agent: deployment.agent }
       try {
         await attempt('the agent', () => restartAgent(deployment, running, forced, say))
-        return { seen: await countSeen(operator, deployment, made, startedMs), problems, claims }
+        return { counted: await countSeen(operator, deployment, made, startedMs), problems, claims }
       } finally {
         await running.agent.stop(5_000)
       }
     })
-    const rows = ROWS.map((row) => outcome.seen.find((one) => one.row === row.name) ?? row.name)
+    const rows = ROWS.map((row) => outcome.counted.rows.find((one) => one.row === row.name) ?? row.name)
     const isWhole = (row: Seen | string) => typeof row !== 'string' && row.seen === row.made
     const whole = rows.filter(isWhole)
     const claimed = rows.filter((row) => outcome.claims.get(nameOf(row))?.seen === 'yes')
@@ -67,6 +67,7 @@ export const telemetryBench: Bench = {
         rows_total: ROWS.length,
         rows_claimed: claimed.length,
         rows_claimed_not_seen: claimed.filter((row) => !isWhole(row)).length,
+        event_bytes_p50: outcome.counted.eventBytes,
       },
       notes: [
         ...rows.map((row) => describeRow(row, outcome.claims)),
@@ -121,17 +122,23 @@ async function readClaims(deployment: Deployment): Promise<ReadonlyMap<string, R
   return new Map(telemetry.map((row) => [row.name, row]))
 }
 
+interface Counted {
+  readonly rows: readonly Seen[]
+  /** Median of the events of all kinds that were counted, as they go over the wire before compression. */
+  readonly eventBytes: number
+}
+
 /** Waits until all has come or the time is over, and counts once more: what comes twice would come too. */
 async function countSeen(
   operator: Operator,
   deployment: Deployment,
   made: readonly Made[],
   startedMs: number,
-): Promise<Seen[]> {
+): Promise<Counted> {
   const untilMs = Date.now() + ARRIVAL_WAIT_MS
   for (;;) {
-    const seen = await count(operator, deployment, made, startedMs)
-    if (seen.every((row) => row.seen >= row.made) || Date.now() > untilMs) {
+    const { rows } = await count(operator, deployment, made, startedMs)
+    if (rows.every((row) => row.seen >= row.made) || Date.now() > untilMs) {
       await sleep(2_000)
       return count(operator, deployment, made, startedMs)
     }
@@ -144,17 +151,19 @@ async function count(
   deployment: Deployment,
   made: readonly Made[],
   startedMs: number,
-): Promise<Seen[]> {
+): Promise<Counted> {
   const byAction = new Map<string, readonly Fields[]>()
   for (const { action } of made) {
     if (byAction.has(action)) continue
     byAction.set(action, await readAll(operator, deployment, action, startedMs))
   }
-  return made.map((row) => {
+  const rows = made.map((row) => {
     const told = byAction.get(row.action) ?? []
     const others = told.filter((event) => !row.isOne(event))
     return { ...row, seen: told.length - others.length, others: others.slice(-OTHERS_TOLD) }
   })
+  const bytes = [...byAction.values()].flat().map((event) => Buffer.byteLength(JSON.stringify(event)))
+  return { rows, eventBytes: percentile(bytes, 0.5) }
 }
 
 async function readAll(operator: Operator, { agentFacts }: Deployment, action: string, fromMs: number) {
