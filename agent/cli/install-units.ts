@@ -64,8 +64,9 @@ IOWeight=50
 OOMScoreAdjust=-500
 OOMPolicy=continue
 
-# What it does: kernel programs and fanotify, other processes, nftables, files of all users, its scanner's cage.
+# What it does: kernel programs and fanotify, audit where there are none, other processes, nftables, files of all users, its scanner's cage.
 CapabilityBoundingSet=CAP_BPF CAP_PERFMON CAP_SYS_ADMIN CAP_SYS_RESOURCE
+CapabilityBoundingSet=CAP_AUDIT_CONTROL CAP_AUDIT_READ
 CapabilityBoundingSet=CAP_KILL CAP_SYS_PTRACE CAP_NET_ADMIN
 CapabilityBoundingSet=CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_CHOWN CAP_FOWNER CAP_FSETID CAP_SETFCAP
 CapabilityBoundingSet=CAP_SETUID CAP_SETGID
