@@ -11,6 +11,7 @@ import { toExact } from './exact-path.ts'
 import { createFanotifySensor, type FanotifySensor, type RefusedMount } from './fanotify/fanotify-sensor.ts'
 import { createMountNamespaces } from './fanotify/mount-namespaces.ts'
 import { selectMountPoints } from './fanotify/mounts.ts'
+import { probeFanotify } from './fanotify/probe.ts'
 import type { ProcessLayerName } from './layer-names.ts'
 import type { Chain, Layer } from './layers.ts'
 import {
@@ -212,11 +213,9 @@ function createContainerRoots(watch: () => ConfigurationWatch | null) {
   }
 }
 
-/** Marks on file systems need CAP_SYS_ADMIN (fanotify_init(2)), which in practice is root. */
 function mayMark({ settings, native }: SelectOptions): Layer['available'] {
   if (settings.sensors === 'polling') return { ok: false, reason: 'the setting `sensors` says polling' }
   if (!native.ok) return { ok: false, reason: native.reason }
-  return process.geteuid?.() === 0
-    ? { ok: true, reason: 'whole file systems, with the writing process' }
-    : { ok: false, reason: 'the agent lacks CAP_SYS_ADMIN: run it as root' }
+  const probed = probeFanotify()
+  return probed.ok ? { ok: true, reason: 'whole file systems, with the writing process' } : probed
 }

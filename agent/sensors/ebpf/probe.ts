@@ -1,14 +1,13 @@
 /** Whether this host lets the agent use its kernel programs, and if not, what is missing. */
-import { accessSync, constants, readFileSync } from 'node:fs'
+import { accessSync, constants } from 'node:fs'
 import { release } from 'node:os'
 import type { NativeAddon } from '../../native/addon.ts'
+import { type Capability, lackOf, missingCapabilities } from '../capabilities.ts'
 
 export type EbpfProbe = { readonly ok: true } | { readonly ok: false; readonly reason: string }
 
 /** The generated loader relocates the programs inside the kernel, which began with this version. */
 const kernelVersionMin = { major: 5, minor: 17 }
-/** Bits of capabilities(7). */
-const capabilities = { sysAdmin: 21n, perfmon: 38n, bpf: 39n }
 
 interface Sources {
   readonly typesPath?: string
@@ -18,7 +17,7 @@ interface Sources {
 
 /** Asks for what loading needs, without loading, which takes most of a second. Never throws. */
 export function probeEbpf(native: Pick<NativeAddon, 'bpfProbe'>, sources: Sources = {}): EbpfProbe {
-  const { typesPath = '/sys/kernel/btf/vmlinux', statusPath = '/proc/self/status' } = sources
+  const { typesPath = '/sys/kernel/btf/vmlinux', statusPath } = sources
   const kernelRelease = sources.kernelRelease ?? release()
   if (isTooOld(kernelRelease)) {
     return refuse(
@@ -28,8 +27,8 @@ export function probeEbpf(native: Pick<NativeAddon, 'bpfProbe'>, sources: Source
   if (!isReadable(typesPath)) {
     return refuse(`the kernel has no type information (${typesPath} is missing; CONFIG_DEBUG_INFO_BTF)`)
   }
-  const missing = missingCapabilities(statusPath)
-  if (missing !== '') return refuse(`the agent lacks ${missing}: run it as root`)
+  const missing = missingRights(statusPath)
+  if (missing.length > 0) return refuse(lackOf(missing))
   try {
     native.bpfProbe()
   } catch (error) {
@@ -60,13 +59,8 @@ function isReadable(path: string): boolean {
   }
 }
 
-/** Names what the process cannot do, or '' when it can, or when /proc does not say. */
-function missingCapabilities(statusPath: string): string {
-  const status = isReadable(statusPath) ? readFileSync(statusPath, 'utf8') : ''
-  const effective = status.match(/^CapEff:\s*([0-9a-f]+)$/m)?.[1]
-  if (effective === undefined) return ''
-  const has = (bit: bigint) => ((BigInt(`0x${effective}`) >> bit) & 1n) === 1n
-  if (has(capabilities.sysAdmin)) return ''
-  const missing = [has(capabilities.bpf) ? '' : 'CAP_BPF', has(capabilities.perfmon) ? '' : 'CAP_PERFMON']
-  return missing.filter((text) => text !== '').join(' and ')
+/** What the process cannot do. CAP_SYS_ADMIN stands for both, as before Linux 5.8. */
+function missingRights(statusPath: string | undefined): readonly Capability[] {
+  if (missingCapabilities(['CAP_SYS_ADMIN'], statusPath).length === 0) return []
+  return missingCapabilities(['CAP_BPF', 'CAP_PERFMON'], statusPath)
 }
