@@ -224,7 +224,8 @@ export function createEventBuilder(options: EventBuilderOptions): EventBuilder {
 
   function tellScript(sha256: string): boolean {
     const last = scriptsTold.get(sha256)
-    if (last !== undefined && options.clock() - last < SCRIPT_TOLD_MS) return false
+    // A clock that was set back must not hide a script for as long as it was ahead.
+    if (last !== undefined && Math.abs(options.clock() - last) < SCRIPT_TOLD_MS) return false
     scriptsTold.set(sha256, options.clock())
     return true
   }

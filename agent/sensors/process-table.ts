@@ -4,6 +4,7 @@
  */
 import type { ProcessSnapshot } from '../platform/linux/proc.ts'
 import { type Container, createContainerFinder } from './container-of-cgroup.ts'
+import { createElapsed } from './elapsed.ts'
 import type {
   ExecCircumstances,
   ExecRecord,
@@ -35,6 +36,7 @@ export interface TrackedProcess {
   circumstances: ExecCircumstances | null
   /** True once an event about it was made: others may refer to it. */
   announced: boolean
+  /** By the table's own time; null as long as it runs. */
   exitedMs: number | null
 }
 
@@ -79,6 +81,7 @@ const ANCESTORS_MAX = 32
 const DESCENDANTS_MAX = 4_096
 
 export function createProcessTable(options: ProcessTableOptions): ProcessTable {
+  const elapsed = createElapsed(options.clock)
   const keepExitedMs = options.keepExitedMs ?? KEEP_EXITED_MS
   const entriesMax = options.entriesMax ?? ENTRIES_MAX
   const prefix = `${options.agentId.slice(0, 8)}.${options.bootId.replaceAll('-', '').slice(0, 8)}.`
@@ -195,7 +198,7 @@ export function createProcessTable(options: ProcessTableOptions): ProcessTable {
     exit(record) {
       const entry = byPid.get(record.process.pid)
       if (!entry || entry.key.startTicks !== record.process.startTicks) return null
-      entry.exitedMs = options.clock()
+      entry.exitedMs = elapsed()
       exited.push(entry)
       return entry
     },
@@ -217,7 +220,7 @@ export function createProcessTable(options: ProcessTableOptions): ProcessTable {
       return found
     },
     sweep() {
-      const before = options.clock() - keepExitedMs
+      const before = elapsed() - keepExitedMs
       for (; exitedHead < exited.length; exitedHead += 1) {
         const entry = exited[exitedHead]
         if (!entry || (entry.exitedMs ?? 0) > before) break

@@ -40,7 +40,9 @@ export function createLogons(keyOf: (pid: number) => ProcessReference): Logons {
       const oldest = failures.keys().next()
       if (!oldest.done) failures.delete(oldest.value)
     }
-    return type !== messages.authentication && before !== undefined && timestampMs - before < repeatMs
+    if (type === messages.authentication || before === undefined) return false
+    // After a clock was set back it is another failure.
+    return Math.abs(timestampMs - before) < repeatMs
   }
 
   return {

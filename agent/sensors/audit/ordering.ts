@@ -9,6 +9,8 @@ import type { ProcessKey, SensorRecord } from '../records.ts'
 const waitingMax = 16_384
 /** How long an exec is waited for that audit may never tell, as of a program that ran before audit was on. */
 const expectedMsMax = 500
+/** What is further ahead than this comes of a clock that was set back: it is not waited for. */
+const aheadMsMax = 5_000
 
 export interface Ordering {
   /** From the process events, in the order of their time. */
@@ -70,7 +72,9 @@ export function createOrdering(): Ordering {
     release(untilMs) {
       const isFull = events.length + observed.length > waitingMax
       if (isFull) expected.clear()
-      const limitMs = isFull ? Number.POSITIVE_INFINITY : limitOf(untilMs)
+      const isStranded = ({ timeMs }: Waiting) => timeMs > untilMs + aheadMsMax
+      const isSetBack = events.some(isStranded) || observed.some(isStranded)
+      const limitMs = isFull || isSetBack ? Number.POSITIVE_INFINITY : limitOf(untilMs)
       const isDue = ({ timeMs }: Waiting) => timeMs <= limitMs
       // At the same time: a fork, then what was observed, then an exit.
       const due = [...events.filter(isDue), ...observed.filter(isDue)].sort(

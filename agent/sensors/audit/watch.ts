@@ -2,6 +2,7 @@
  * Looks after audit once a second: messages that the kernel lost, other programs that take the daemon's place or
  * leave it, rules that were deleted, and audit being switched off.
  */
+import { createElapsed } from '../elapsed.ts'
 import type { SensorRecord } from '../records.ts'
 import type { AuditControl } from './control.ts'
 import type { ConfigurationChange } from './event-records.ts'
@@ -30,6 +31,7 @@ export interface Watch {
 
 export function createWatch(options: WatchOptions): Watch {
   const { control, settings, stream, protectedPids, add, clock } = options
+  const elapsed = createElapsed(clock)
   let lost = 0
   let yieldedUntilMs = 0
   let removed: { readonly change: ConfigurationChange; count: number } | null = null
@@ -43,9 +45,9 @@ export function createWatch(options: WatchOptions): Watch {
   }
 
   function keepPlace(pid: number): void {
-    if (stream.isAskedToYield()) yieldedUntilMs = clock() + yieldMs
+    if (stream.isAskedToYield()) yieldedUntilMs = elapsed() + yieldMs
     const isFree = pid === 0 || pid === process.pid
-    stream.attach(isFree && clock() >= yieldedUntilMs && (pid === 0 || stream.isDaemon()))
+    stream.attach(isFree && elapsed() >= yieldedUntilMs && (pid === 0 || stream.isDaemon()))
   }
 
   async function mendRules(): Promise<void> {

@@ -3,6 +3,7 @@
  * it was looked at last, and what a change of it means.
  */
 import { realpathSync } from 'node:fs'
+import { createElapsed } from '../elapsed.ts'
 import { bytesOf, type ExactPath, linkTarget, readable, toExact } from '../exact-path.ts'
 import type { ConfigurationChange } from '../records.ts'
 import type { ListFolder, ReadFile, Standing } from '../safe-read.ts'
@@ -280,12 +281,13 @@ function realPath(path: ExactPath): ExactPath {
 }
 
 function createFreshNames(clock: () => number): AccountsContext['fresh'] {
+  const elapsed = createElapsed(clock)
   const untilMs = new Map<string, number>()
   return {
-    has: (name) => (untilMs.get(name) ?? 0) > clock(),
+    has: (name) => (untilMs.get(name) ?? 0) > elapsed(),
     add(name) {
       if (untilMs.size >= FRESH_MAX) untilMs.clear()
-      untilMs.set(name, clock() + FRESH_MS)
+      untilMs.set(name, elapsed() + FRESH_MS)
     },
   }
 }

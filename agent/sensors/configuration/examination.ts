@@ -3,6 +3,7 @@
  * file has come to rest. What is seen is kept across restarts.
  */
 
+import { createElapsed } from '../elapsed.ts'
 import type { ExactPath } from '../exact-path.ts'
 import type { Attribution, ConfigurationChange, ConfigurationRecord, RecordSink } from '../records.ts'
 import type { BaselineStore } from './baseline-store.ts'
@@ -57,7 +58,8 @@ const SAVE_INTERVAL_MS = 2_000
 const LOOKS_PER_TICK = 64
 
 export function createExamination(options: ExaminationOptions): Examination {
-  const { clock, limits, host } = options
+  const { limits, host } = options
+  const elapsed = createElapsed(options.clock)
   const pending = createPendingLooks<LookedAt, Cause>({
     restMs: (at) => (decidesPlaces(at.file) ? limits.intervalMs / 5 : limits.intervalMs),
     joined: lastWriter,
@@ -85,7 +87,7 @@ export function createExamination(options: ExaminationOptions): Examination {
   function noteChanged({ root, file }: LookedAt): void {
     if (root !== host) return
     saving.note(file.path, host.kept(file.path) ?? null)
-    wake(clock() + SAVE_INTERVAL_MS)
+    wake(elapsed() + SAVE_INTERVAL_MS)
   }
 
   function look(key: string, due: PendingLook<LookedAt, Cause>, isLast: boolean): void {
@@ -93,8 +95,8 @@ export function createExamination(options: ExaminationOptions): Examination {
     if (!options.isWatched(root)) return
     const seen = root.look(file)
     const isGone = seen.before !== null && (seen.after === null || isEmpty(seen.after))
-    if (isGone && !isLast && (due.goneSinceMs === null || clock() - due.goneSinceMs < limits.settleMs)) {
-      pending.lookAgain(key, due, clock(), limits.settleMs)
+    if (isGone && !isLast && (due.goneSinceMs === null || elapsed() - due.goneSinceMs < limits.settleMs)) {
+      pending.lookAgain(key, due, elapsed(), limits.settleMs)
       return
     }
     if (file.topic.kind === 'accounts' && file.topic.file !== 'passwd') lookAtPasswd(root, due.cause)
@@ -111,7 +113,7 @@ export function createExamination(options: ExaminationOptions): Examination {
 
   function enqueue(at: LookedAt, cause: Cause, delayMs: number): void {
     const key = `${at.root.prefix}\0${at.file.path}`
-    const nowMs = clock()
+    const nowMs = elapsed()
     if (!pending.add(key, at, cause, nowMs, delayMs)) {
       options.overflowed()
       return
@@ -126,13 +128,13 @@ export function createExamination(options: ExaminationOptions): Examination {
     if (timer !== undefined && timerDueMs <= atMs) return
     clearTimeout(timer)
     timerDueMs = atMs
-    timer = setTimeout(tick, Math.max(0, atMs - clock()))
+    timer = setTimeout(tick, Math.max(0, atMs - elapsed()))
   }
 
   function tick(): void {
     timer = undefined
-    for (const { key, look: due } of pending.take(clock(), LOOKS_PER_TICK)) look(key, due, false)
-    const saveMs = saving.saveWhenDue(clock())
+    for (const { key, look: due } of pending.take(elapsed(), LOOKS_PER_TICK)) look(key, due, false)
+    const saveMs = saving.saveWhenDue(elapsed())
     const nextMs = Math.min(pending.nextMs() ?? Number.POSITIVE_INFINITY, saveMs)
     if (nextMs !== Number.POSITIVE_INFINITY) wake(nextMs)
   }

@@ -2,6 +2,7 @@
  * Lets each logon through once, though PAM, audit and the files of utmp(5) all tell it. PAM knows most and is let
  * through at once; the others wait a moment for it, and lend it what it did not know.
  */
+import { createElapsed } from '../elapsed.ts'
 import { lossy } from '../kernel-text.ts'
 import type { LogonRecord, RecordSink } from '../records.ts'
 
@@ -37,7 +38,8 @@ interface Entry {
 }
 
 export function createLogonMerge(options: LogonMergeOptions): LogonMerge {
-  const { sink, clock, waitMs = 1_500, windowMs = 3_000 } = options
+  const { sink, waitMs = 1_500, windowMs = 3_000 } = options
+  const elapsed = createElapsed(options.clock)
   let entries: Entry[] = []
   let timer: NodeJS.Timeout | undefined
 
@@ -49,7 +51,7 @@ export function createLogonMerge(options: LogonMergeOptions): LogonMerge {
 
   function sweep(): void {
     timer = undefined
-    const nowMs = clock()
+    const nowMs = elapsed()
     for (const entry of entries) if (nowMs - entry.arrivedMs >= waitMs) letThrough(entry)
     entries = entries.filter(({ arrivedMs }) => nowMs - arrivedMs < windowMs + waitMs)
     schedule()
@@ -61,7 +63,7 @@ export function createLogonMerge(options: LogonMergeOptions): LogonMerge {
     const first = entries[0]
     if (first === undefined) return
     const dueMs = waiting === undefined ? first.arrivedMs + windowMs + waitMs : waiting.arrivedMs + waitMs
-    timer = setTimeout(sweep, Math.max(1, dueMs - clock()))
+    timer = setTimeout(sweep, Math.max(1, dueMs - elapsed()))
     // Nothing waits: the process may end.
     if (waiting === undefined) timer.unref()
   }
@@ -86,7 +88,13 @@ export function createLogonMerge(options: LogonMergeOptions): LogonMerge {
           const oldest = entries.shift()
           if (oldest !== undefined) letThrough(oldest)
         }
-        const entry = { record, key, arrivedMs: clock(), sources: new Set([record.source]), isThrough: false }
+        const entry = {
+          record,
+          key,
+          arrivedMs: elapsed(),
+          sources: new Set([record.source]),
+          isThrough: false,
+        }
         entries.push(entry)
         if (RANKS[record.source] === 0) letThrough(entry)
       } else {

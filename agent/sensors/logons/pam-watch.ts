@@ -2,6 +2,7 @@
  * Which libraries of PAM are probed: the host's, and those of containers as they appear. A library is probed once,
  * however many processes load it, and stays so as long as the kernel programs run.
  */
+import { createElapsed } from '../elapsed.ts'
 import { findPamLibraries, type PamLibrary } from './pam-library.ts'
 
 export interface PamWatch {
@@ -35,13 +36,14 @@ const SOON_MS = 1_000
 const LIBRARIES_MAX = 64
 
 export function createPamWatch({ roots, clock, find = findPamLibraries }: Options): PamWatch {
+  const elapsed = createElapsed(clock)
   const probed = new Set<string>()
   let probe: ((library: PamLibrary) => void) | null = null
   let problem: string | null = null
   let nextLookMs = Number.NEGATIVE_INFINITY
 
   function look(): void {
-    nextLookMs = clock() + LOOK_INTERVAL_MS
+    nextLookMs = elapsed() + LOOK_INTERVAL_MS
     if (probe === null) return
     const found = find(['', ...roots()])
     problem = found.refused[0] ? `${found.refused[0].path}: ${found.refused[0].reason}` : null
@@ -69,10 +71,10 @@ export function createPamWatch({ roots, clock, find = findPamLibraries }: Option
       probed.clear()
     },
     lookSoon() {
-      nextLookMs = Math.min(nextLookMs, clock() + SOON_MS)
+      nextLookMs = Math.min(nextLookMs, elapsed() + SOON_MS)
     },
     tick() {
-      if (clock() >= nextLookMs) look()
+      if (elapsed() >= nextLookMs) look()
     },
     status: () => ({ probed: probed.size, problem }),
   }

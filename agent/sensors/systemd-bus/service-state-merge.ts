@@ -2,6 +2,7 @@
  * One event for one change of a unit, though the bus, systemd's job and the link in the file system all tell it.
  * What systemd itself did, or nobody known, waits a moment for whoever had it done.
  */
+import { createElapsed } from '../elapsed.ts'
 import type { ConfigurationRecord, RecordSink } from '../records.ts'
 
 export interface ServiceStateMergeOptions {
@@ -30,7 +31,8 @@ const ENTRIES_MAX = 4_096
 const FIRST_PID = 1
 
 export function createServiceStateMerge(options: ServiceStateMergeOptions): ServiceStateMerge {
-  const { sink, clock, windowMs = WINDOW_MS } = options
+  const { sink, windowMs = WINDOW_MS } = options
+  const elapsed = createElapsed(options.clock)
   /** In the order of their arrival. */
   const entries = new Map<string, Entry>()
   let timer: NodeJS.Timeout | undefined
@@ -44,7 +46,7 @@ export function createServiceStateMerge(options: ServiceStateMergeOptions): Serv
   function sweep(): void {
     timer = undefined
     for (const [key, entry] of entries) {
-      if (clock() - entry.arrivedMs < windowMs) break
+      if (elapsed() - entry.arrivedMs < windowMs) break
       entries.delete(key)
       letThrough(entry)
     }
@@ -54,7 +56,7 @@ export function createServiceStateMerge(options: ServiceStateMergeOptions): Serv
   function schedule(): void {
     const oldest = entries.values().next().value
     if (timer !== undefined || oldest === undefined) return
-    timer = setTimeout(sweep, Math.max(1, oldest.arrivedMs + windowMs - clock()))
+    timer = setTimeout(sweep, Math.max(1, oldest.arrivedMs + windowMs - elapsed()))
   }
 
   return {
@@ -65,7 +67,7 @@ export function createServiceStateMerge(options: ServiceStateMergeOptions): Serv
         return
       }
       const known = entries.get(key)
-      if (known !== undefined && clock() - known.arrivedMs < windowMs) {
+      if (known !== undefined && elapsed() - known.arrivedMs < windowMs) {
         if (!isByCaller(record)) return
         if (known.isThrough) {
           // Somebody else had it done, too; the same one is told by the bus and by the link.
@@ -85,7 +87,7 @@ export function createServiceStateMerge(options: ServiceStateMergeOptions): Serv
         entries.delete(oldest[0])
         letThrough(oldest[1])
       }
-      const entry: Entry = { record, arrivedMs: clock(), isThrough: false }
+      const entry: Entry = { record, arrivedMs: elapsed(), isThrough: false }
       entries.set(key, entry)
       if (isByCaller(record)) letThrough(entry)
       schedule()

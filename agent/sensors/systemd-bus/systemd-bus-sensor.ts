@@ -7,6 +7,7 @@
 import { statSync } from 'node:fs'
 import { createBackoff } from '../../../shared/node/backoff.ts'
 import { pause } from '../../../shared/node/loop.ts'
+import { createElapsed } from '../elapsed.ts'
 import type { ConfigurationChange, ConfigurationRecord, RecordSink, Sensor } from '../records.ts'
 import { BUS, type BusConnection, connectToBus } from './bus-connection.ts'
 import { type Callers, createCallers } from './callers.ts'
@@ -136,12 +137,14 @@ interface Waiting {
   readonly changes: readonly ConfigurationChange[]
   readonly pid: Promise<number | null>
   readonly timestampMs: number
+  readonly arrivedMs: number
 }
 
 /** What the watching connection hears, and what becomes of it. */
 function createTold(asking: BusConnection, sink: RecordSink, clock: () => number) {
   const callers: Callers = createCallers(asking)
   const jobs = createJobs(asking)
+  const elapsed = createElapsed(clock)
   const waiting = new Map<string, Waiting>()
 
   async function tell({ changes, pid, timestampMs }: Waiting): Promise<void> {
@@ -153,9 +156,9 @@ function createTold(asking: BusConnection, sink: RecordSink, clock: () => number
   }
 
   function forgetOld(): void {
-    for (const [key, { timestampMs }] of waiting) {
+    for (const [key, { arrivedMs }] of waiting) {
       // In the order of their calls.
-      if (waiting.size < WAITING_MAX && clock() - timestampMs < REPLY_WAIT_MS) return
+      if (waiting.size < WAITING_MAX && elapsed() - arrivedMs < REPLY_WAIT_MS) return
       waiting.delete(key)
     }
   }
@@ -164,7 +167,8 @@ function createTold(asking: BusConnection, sink: RecordSink, clock: () => number
     if (message.sender === null || message.sender === asking.uniqueName) return
     const changes = changesOfCall(message)
     if (changes.length === 0) return
-    const call: Waiting = { changes, pid: callers.pidOf(message.sender), timestampMs: clock() }
+    const pid = callers.pidOf(message.sender)
+    const call: Waiting = { changes, pid, timestampMs: clock(), arrivedMs: elapsed() }
     forgetOld()
     if ((message.flags & NO_REPLY_EXPECTED) !== 0) void tell(call)
     else waiting.set(`${message.sender} ${message.serial}`, call)

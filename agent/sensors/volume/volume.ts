@@ -8,6 +8,7 @@
  * would want to be lost in a flood; and what says that something was lost.
  */
 import type { EventAction } from '../../../shared/events/event.ts'
+import { createElapsed } from '../elapsed.ts'
 import type { FileRecord, RecordSink, SensorRecord } from '../records.ts'
 import {
   type Budgets,
@@ -251,18 +252,6 @@ export function createVolume(options: VolumeOptions): Volume {
         wake()
       })
     },
-  }
-}
-
-/** Milliseconds that passed: a clock that is set back adds none. */
-function createElapsed(clock: () => number): () => number {
-  let lastMs = clock()
-  let sumMs = 0
-  return () => {
-    const readMs = clock()
-    if (readMs > lastMs) sumMs += readMs - lastMs
-    lastMs = readMs
-    return sumMs
   }
 }
 
