@@ -129,6 +129,38 @@ describe.skipIf(!asRoot)('the audit sensor', () => {
     })
   })
 
+  test('a command line of 2 MB is cut off and says so; newlines, escapes and bytes that are no text stay', async () => {
+    const tinyExit = compileTinyExit(folder, 'hostile')
+    const before = await stateOf(control)
+    await withSensor(async () => {
+      const script = [
+        'import os,sys',
+        "odd = [b'odd', b'', b'a\\nb type=EXECVE a0=\"x\"', b'\\x1b[2J', b'\\xff\\xfe', 'ü'.encode()]",
+        'if os.fork() == 0: os.execv(sys.argv[1], odd)',
+        'os.wait()',
+        "os.execv(sys.argv[1], [b'huge'] + [b'x'*100_000]*20 + [b'0'])",
+      ].join('\n')
+      const child = spawn('/usr/bin/python3', ['-c', script, tinyExit], { stdio: 'ignore' })
+      await once(child, 'exit')
+      await until(() => exitOf(child.pid) !== undefined)
+      const execs = records.filter(
+        (record): record is ExecRecord => record.kind === 'exec' && record.executable === tinyExit,
+      )
+      expect(execs.map(({ argumentsTruncated }) => argumentsTruncated)).toEqual([false, true])
+      expect(execs[0]?.arguments).toEqual([
+        'odd',
+        '',
+        'a\nb type=EXECVE a0="x"',
+        '\x1b[2J',
+        new Uint8Array([0xff, 0xfe]),
+        'ü',
+      ])
+      expect(execs[1]?.arguments[0]).toBe('huge')
+      expect(exitOf(execs[1]?.process.pid)).toMatchObject({ exitCode: 0 })
+    })
+    expect(await stateOf(control)).toEqual(before)
+  })
+
   test('what programs do by direct system calls is told, with who did it', async () => {
     const makeCalls = compileMakeCalls(folder)
     const file = join(folder, 'touched')
