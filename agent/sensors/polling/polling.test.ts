@@ -51,6 +51,32 @@ test('a process that lives across two looks is seen with its arguments, and so i
   }
 })
 
+test('a pid that another process has at the next look is the end of one and the start of the other', async () => {
+  const own = readProcess(process.pid)
+  if (own === null) throw new Error('this process can be read')
+  let startTicks = 100
+  const sensor = start(
+    createPollingSensor({
+      readProcess: (pid) => ({ ...own, process: { pid, startTicks } }),
+      clock: Date.now,
+      intervalMs: 5,
+      listPids: async () => [70],
+      listConnections: async () => [],
+    }),
+  )
+  try {
+    await sensor.attached
+    startTicks = 200
+    await vi.waitFor(() => expect(sensor.records).toHaveLength(2), 10_000)
+    expect(sensor.records).toMatchObject([
+      { kind: 'exit', process: { pid: 70, startTicks: 100 } },
+      { kind: 'exec', process: { pid: 70, startTicks: 200 } },
+    ])
+  } finally {
+    await sensor.stop()
+  }
+})
+
 test('an outbound connection is told with its process, the accepted side is not', async () => {
   const server = createServer(() => undefined)
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
