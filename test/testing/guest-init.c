@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The first process of a guest that lives in memory: mounts what programs expect, then runs the commands that its
- * second serial line asks for, one after the other.
+ * The first process of a guest that lives in memory: mounts what programs expect, loads the modules that it was
+ * given, starts the network, then runs the commands that its second serial line asks for, one after the other.
  *
  *     request: RUN BYTES, a line feed, then the words of the command, each ended with NUL
  *     answer:  DONE STATUS BYTES BYTES, a line feed, then what the command said on its two outputs
@@ -9,6 +9,8 @@
  *     gcc -O2 -static -o init guest-init.c
  */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
@@ -20,6 +22,7 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -30,6 +33,11 @@
 #define POLL_MS 20
 /* What a command leaves running keeps its outputs open: they are given this long after its end. */
 #define OUTPUT_MS 300
+/* Loaded at the start in the order of their names. */
+#define MODULES "/lib/modules/start"
+/* As qemu's user network expects its guest. */
+#define ADDRESS "10.0.2.15"
+#define MASK "255.255.255.0"
 
 struct output {
   int fd;
@@ -67,6 +75,46 @@ static void start_loopback(void) {
 
   if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) < 0)
     printf("guest-init: no loopback: %s\n", strerror(errno));
+  close(fd);
+}
+
+static void load_modules(void) {
+  struct dirent **entries;
+  const int count = scandir(MODULES, &entries, NULL, alphasort);
+
+  for (int index = 0; index < count; index++) {
+    char path[512];
+    const char *name = entries[index]->d_name;
+
+    if (name[0] == '.')
+      continue;
+    snprintf(path, sizeof(path), MODULES "/%s", name);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0 || syscall(SYS_finit_module, fd, "", 0) < 0)
+      printf("guest-init: %s is not loaded: %s\n", path, strerror(errno));
+    close(fd);
+  }
+}
+
+static int set_address(int fd, unsigned long what, const char *address) {
+  struct ifreq request = {.ifr_name = "eth0"};
+  struct sockaddr_in *at = (struct sockaddr_in *)&request.ifr_addr;
+
+  at->sin_family = AF_INET;
+  inet_pton(AF_INET, address, &at->sin_addr);
+  return ioctl(fd, what, &request);
+}
+
+/* Only where the machine has a card, and the modules for it were given. */
+static void start_card(void) {
+  struct ifreq request = {.ifr_name = "eth0", .ifr_flags = IFF_UP | IFF_RUNNING};
+  const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+  if (if_nametoindex("eth0") != 0 && (set_address(fd, SIOCSIFADDR, ADDRESS) < 0 ||
+                                      set_address(fd, SIOCSIFNETMASK, MASK) < 0 ||
+                                      ioctl(fd, SIOCSIFFLAGS, &request) < 0))
+    printf("guest-init: no network: %s\n", strerror(errno));
   close(fd);
 }
 
@@ -221,7 +269,9 @@ int main(void) {
   struct output outputs[2];
 
   mount_all();
+  load_modules();
   start_loopback();
+  start_card();
   sethostname("guest", 5);
   setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1);
   setenv("HOME", "/root", 1);

@@ -1,7 +1,8 @@
 /**
  * A guest in qemu with another kernel than the machine's. It lives in memory and needs no drivers but those of two
- * serial lines: the first is its console, over the second its first process takes commands (guest-init.c). Without
- * /dev/kvm every instruction is translated: it is many times slower than the machine.
+ * serial lines: the first is its console, over the second its first process takes commands (guest-init.c). A network
+ * is there when it is asked for (guest-network.ts). Without /dev/kvm every instruction is translated: it is many
+ * times slower than the machine.
  */
 import { type ChildProcessWithoutNullStreams, execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
@@ -10,6 +11,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ensureSystemPrograms, GUESTS } from '../../scripts/setup/system-packages.ts'
 import { ensureGuestKernel, type GuestKernel } from './guest-kernel.ts'
+import { guestNetwork } from './guest-network.ts'
 import { type InitramfsEntry, writeInitramfs } from './initramfs.ts'
 import { createSerialLine, type SerialLine } from './serial-line.ts'
 
@@ -26,6 +28,8 @@ export interface GuestOptions {
   /** Absolute names in the guest, and what is in them. */
   readonly texts?: Readonly<Record<string, string>>
   readonly memoryMegabytes?: number
+  /** Ports of this machine's loopback, which the guest reaches at `HOST_ADDRESS` and nothing else; none: no network. */
+  readonly hostPorts?: readonly number[]
 }
 
 export interface Guest extends AsyncDisposable {
@@ -65,7 +69,9 @@ export async function bootGuest(options: GuestOptions): Promise<Guest> {
   const work = mkdtempSync(join(tmpdir(), 'cordon-guest-'))
   undo.defer(() => rmSync(work, { recursive: true, force: true }))
   const initramfs = join(work, 'initramfs')
-  writeInitramfs(initramfs, entriesOf(options, compileInit(work)))
+  const network = guestNetwork(kernel, options.hostPorts ?? [])
+  const files = { ...options.files, ...network.files }
+  writeInitramfs(initramfs, entriesOf({ ...options, files }, compileInit(work)))
   const consolePath = join(work, 'console')
   const readConsole = () => (existsSync(consolePath) ? readFileSync(consolePath, 'utf8') : '')
 
@@ -73,6 +79,7 @@ export async function bootGuest(options: GuestOptions): Promise<Guest> {
   const machine = spawn('qemu-system-x86_64', [
     ...MACHINE,
     ...['-m', String(options.memoryMegabytes ?? 2_048)],
+    ...network.words,
     ...['-serial', `file:${consolePath}`, '-serial', 'stdio'],
     ...[
       '-kernel',
