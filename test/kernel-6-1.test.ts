@@ -1,17 +1,21 @@
 /**
  * Another kernel than the machine's: Debian bookworm's own, 6.1, in qemu. Runs with `npm run test:long`, as root;
- * the kernel comes from Debian's mirror the first time. It shows that the packed agent runs there, and what the
- * program that sensors are tested with can do there: 32-bit calls, modules.
+ * the kernel comes from Debian's mirror the first time. It shows what the program that sensors are tested with can do
+ * there (32-bit calls, modules), that the kernel programs tell it, and in a second guest that the packed agent enrols
+ * over the guest's network at a real controller, tells what it sees there, and delivers it.
  */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { compileMakeActivity, compileTinyExit } from '../agent/native/testing/compile.ts'
 import { EXPECTED_ACTIVITIES } from '../agent/sensors/ebpf/testing/expected-activities.ts'
 import type { SensorRecord } from '../agent/sensors/records.ts'
 import { ensurePrograms, packageVersion } from '../scripts/package/build.ts'
 import { ensureSystemPrograms, GUESTS } from '../scripts/setup/system-packages.ts'
+import { CLASS_ACTIVITY, CLASS_PROCESS } from '../shared/events/delivery-class.ts'
+import { readStored } from './testing/databases.ts'
+import { type GuestAgent, startGuestAgent } from './testing/guest-agent.ts'
 import { ensureGuestKernel } from './testing/guest-kernel.ts'
 import { GUEST_ADDON_PATH, type GuestProgram, prepareGuestProgram } from './testing/guest-node.ts'
 import { bootGuest, type Guest } from './testing/qemu.ts'
@@ -232,5 +236,116 @@ describe.skipIf(reason !== null)('Linux 6.1 in a guest', { timeout: 120_000 }, (
       ])
       expect(JSON.parse(told)).toMatchObject({ made: COUNT, failed: 0 })
     }
+  })
+})
+
+/** The rows of telemetry by the source that tells them there; all are seen, as on newer kernels. */
+const ROWS: Readonly<Record<string, readonly string[]>> = {
+  ebpf: ['Process creation', 'Process termination'],
+  'ebpf-system-calls': [
+    ...['Script content', 'Socket listen', 'Driver load', 'Image load', 'eBPF event', 'Raw device read'],
+    ...['Process access', 'Process tampering', 'Memory-backed file'],
+  ],
+  'ebpf-packets': ['Network connection', 'DNS query'],
+  'pam-probes': ['User logon', 'User logoff', 'Logon failed'],
+  fanotify: [
+    ...['File creation', 'File modification', 'File deletion', 'Scheduled task'],
+    ...['User account created', 'User account modified', 'User account deleted'],
+    ...['Service created', 'Service modified', 'Service deleted'],
+  ],
+  agent: ['Agent start', 'Agent stop'],
+  scanner: ['MD5', 'SHA-256', 'Fuzzy hash', 'Entropy', 'Header bytes', 'Size'],
+}
+/** Each look is a program that starts, which takes seconds where every instruction is translated. */
+const SLOWLY = { timeout: 150_000, interval: 1_000 }
+
+describe.skipIf(reason !== null)('the packed agent on Linux 6.1 in a guest', { timeout: 200_000 }, () => {
+  const work = mkdtempSync(join(tmpdir(), 'cordon-guest-agent-test-'))
+  let host: GuestAgent
+  beforeAll(async () => {
+    host = await startGuestAgent(work, say)
+  }, 550_000)
+  afterAll(async () => {
+    await host?.[Symbol.asyncDispose]()
+    rmSync(work, { recursive: true, force: true })
+  })
+
+  const agent = (...words: readonly string[]) => host.guest.must(['cordon-agent', ...words])
+  const bodies = async (eventClass: number, text: string, action: string) => {
+    const { rows } = await host.readBuffer(eventClass, text)
+    return rows.map(({ body }) => JSON.parse(body)).filter((event) => event['event.action'] === action)
+  }
+
+  test('it is enrolled and connected, with the kernel programs in force', async () => {
+    const status = await vi.waitFor(async () => {
+      const said = await agent('status')
+      expect(said).toMatch(/^connection +connected to wss:/m)
+      expect(said).toMatch(/^scanner +ready, yara-x;/m)
+      return said
+    }, SLOWLY)
+    expect(await host.guest.must(['cat', '/proc/sys/kernel/osrelease'])).toMatch(/^6\.1\./)
+    expect(status).toContain(`agent          ${host.agentId} (pid `)
+    expect(status).toMatch(/^ebpf +IN FORCE: processes and what they do.*lost 0$/m)
+    expect(status).toMatch(/^fanotify +IN FORCE: whole file systems.*lost 0$/m)
+    for (const layer of ['audit', 'ebpf-core', 'proc-connector', 'polling'])
+      expect(status).toMatch(new RegExp(`^${layer} +not in force: stands by for ebpf;`, 'm'))
+  })
+
+  test('it tells the same rows of telemetry as newer kernels, each with its source', async () => {
+    const said = await agent('status', '--telemetry')
+    const [, ...lines] = said.split('\n\n')[0]?.split('\n') ?? []
+    const told = lines.map((line) => line.split(/ {2,}/).slice(0, 3).join('; '))
+    const expected = Object.entries(ROWS).flatMap(([source, names]) =>
+      names.map((name) => `${name}; yes; ${source}`),
+    )
+    expect(told.toSorted()).toEqual(expected.toSorted())
+    expect(said.trimEnd()).toMatch(/\n34 of 34 rows are seen, 0 partly, 0 not$/)
+  })
+
+  test('a program that ran while it was cut off is in its buffer, and reaches the controller unchanged', async () => {
+    await host.stopController()
+    const ran = await host.guest.run(['sh', '-c', 'tiny-exit --sequence=63 & echo $! $$; wait'])
+    const [pid, parent] = ran.stdout.trim().split(' ').map(Number)
+    const { streamId, rows } = await vi.waitFor(async () => {
+      const { streamId, rows } = await host.readBuffer(CLASS_PROCESS, '"tiny-exit --sequence=63"')
+      expect(rows).not.toEqual([])
+      return { streamId, rows }
+    }, SLOWLY)
+    const [row] = rows
+    expect(rows).toHaveLength(1)
+    const event = JSON.parse(row?.body ?? '')
+    expect(event).toMatchObject({
+      'event.action': 'exec',
+      'process.pid': pid,
+      'process.executable': '/usr/bin/tiny-exit',
+      'process.command_line': 'tiny-exit --sequence=63',
+      'process.parent.pid': parent,
+      'process.parent.executable': '/bin/sh',
+      'user.id': '0',
+    })
+    const exits = await bodies(CLASS_PROCESS, event['process.entity_id'], 'exit')
+    expect(exits).toEqual([expect.objectContaining({ 'process.pid': pid, 'process.exit_code': 3 })])
+    const stored = () => readStored(host.controllerFolder, host.agentId, streamId)
+    const isIt = (one: { readonly class: number; readonly sequence: number }) =>
+      one.class === CLASS_PROCESS && one.sequence === row?.sequence
+    expect(stored().filter(isIt)).toEqual([])
+    await host.startController()
+    await vi.waitFor(() => expect(stored().filter(isIt)).toMatchObject([{ body: row?.body }]), SLOWLY)
+    expect(await agent('verify')).toContain(`is whole: `)
+  })
+
+  test.each([
+    ['file-create', CLASS_ACTIVITY, 'file-created', ['--folder', '/root']],
+    ['memfd-create', CLASS_PROCESS, 'memory-file-created', []],
+    ['listen', CLASS_ACTIVITY, 'socket-listen', []],
+  ] as const)('%s is told by it with the process', async (behaviour, eventClass, action, words) => {
+    const command = ['make-activity', behaviour, '3', ...words]
+    const { pid } = JSON.parse(await host.guest.must(command))
+    await vi.waitFor(async () => {
+      const told = await bodies(eventClass, `"${command.join(' ')}"`, action)
+      expect(told.map((event) => [event['process.pid'], event['process.executable']])).toEqual(
+        Array.from({ length: 3 }, () => [pid, '/usr/bin/make-activity']),
+      )
+    }, SLOWLY)
   })
 })
