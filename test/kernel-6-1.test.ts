@@ -348,4 +348,20 @@ describe.skipIf(reason !== null)('the packed agent on Linux 6.1 in a guest', { t
       )
     }, SLOWLY)
   })
+
+  test.each([
+    ['audit', '21 of 34 rows are seen, 10 partly, 3 not'],
+    ['ebpf-core', '20 of 34 rows are seen, 5 partly, 9 not'],
+  ])('where %s is the best that it may take, it claims no more than that sees', async (layer, summary) => {
+    await host.restartAgent({ CORDON_AGENT_SENSORS: layer })
+    await vi.waitFor(async () => expect(await agent('status', '--telemetry')).toContain(summary), SLOWLY)
+    expect(await agent('status')).toMatch(new RegExp(`^${layer} +IN FORCE: .*lost 0$`, 'm'))
+    const command = `tiny-exit --sequence=${layer}-0`
+    const pid = Number(await host.guest.must(['sh', '-c', `${command} & echo $!; wait`]))
+    await vi.waitFor(async () => {
+      expect(await bodies(CLASS_PROCESS, `"${command}"`, 'exec')).toEqual([
+        expect.objectContaining({ 'process.pid': pid, 'process.executable': '/usr/bin/tiny-exit' }),
+      ])
+    }, SLOWLY)
+  })
 })

@@ -24,6 +24,8 @@ export interface GuestAgent extends AsyncDisposable {
   /** Ends the controller: the guest's agent is cut off until it is started again. */
   stopController(): Promise<void>
   startController(): Promise<void>
+  /** Ends the agent in the guest, and starts it again with this in its environment. */
+  restartAgent(environment: Readonly<Record<string, string>>): Promise<void>
 }
 
 const GUEST_STATE_FOLDER = '/var/lib/cordon-agent'
@@ -64,6 +66,7 @@ export async function startGuestAgent(folder: string, say: (line: string) => voi
         ...reader.files,
         '/bin/sh': '/bin/sh',
         '/bin/cat': '/bin/cat',
+        '/bin/sleep': '/bin/sleep',
         '/usr/bin/cordon-agent': join(ensurePrograms(say), 'cordon-agent'),
         '/usr/bin/tiny-exit': compileTinyExit(folder),
         '/usr/bin/make-activity': compileMakeActivity(folder),
@@ -79,7 +82,7 @@ export async function startGuestAgent(folder: string, say: (line: string) => voi
   const enrolled = await guest.must(['cordon-agent', 'enroll', url, token.stdout.trim()])
   const agentId = /^enrolled as agent (\S+) of/.exec(enrolled)?.[1]
   if (agentId === undefined) throw new Error(`cordon-agent enroll said ${enrolled}`)
-  await startAgent(guest)
+  await startAgent(guest, {})
 
   const kept = undo.move()
   return {
@@ -94,12 +97,18 @@ export async function startGuestAgent(folder: string, say: (line: string) => voi
       await controller?.stop()
     },
     startController: begin,
+    async restartAgent(changed) {
+      const { pid } = JSON.parse(await guest.must(['cordon-agent', 'status', '--json']))
+      await guest.must(['sh', '-c', `kill ${pid}; while kill -0 ${pid}; do sleep 1; done 2> /dev/null`])
+      await startAgent(guest, changed)
+    },
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   }
 }
 
-async function startAgent(guest: Guest): Promise<void> {
-  await guest.must(['sh', '-c', `cordon-agent run > ${LOG} 2>&1 &`])
+async function startAgent(guest: Guest, environment: Readonly<Record<string, string>>): Promise<void> {
+  const settings = Object.entries(environment).map(([name, value]) => `${name}=${value} `)
+  await guest.must(['sh', '-c', `${settings.join('')}cordon-agent run > ${LOG} 2>&1 &`])
   const until = performance.now() + READY_MS
   for (;;) {
     const log = await guest.must(['cat', LOG])
