@@ -46,11 +46,12 @@ const BEHAVIOURS = [
 ]
 
 describe.skipIf(reason !== null)('Linux 6.1 in a guest', { timeout: 120_000 }, () => {
-  const work = mkdtempSync(join(tmpdir(), 'cordon-guest-test-'))
+  let work: string
   let guest: Guest
   let sensor: GuestProgram
 
   beforeAll(async () => {
+    work = mkdtempSync(join(tmpdir(), 'cordon-guest-test-'))
     const dummy = ensureGuestKernel(say).modulePath('dummy')
     sensor = await prepareGuestProgram(join(import.meta.dirname, 'testing', 'guest-sensor.ts'), work)
     guest = await bootGuest({
@@ -260,9 +261,10 @@ const ROWS: Readonly<Record<string, readonly string[]>> = {
 const SLOWLY = { timeout: 150_000, interval: 1_000 }
 
 describe.skipIf(reason !== null)('the packed agent on Linux 6.1 in a guest', { timeout: 200_000 }, () => {
-  const work = mkdtempSync(join(tmpdir(), 'cordon-guest-agent-test-'))
+  let work: string
   let host: GuestAgent
   beforeAll(async () => {
+    work = mkdtempSync(join(tmpdir(), 'cordon-guest-agent-test-'))
     host = await startGuestAgent(work, say)
   }, 550_000)
   afterAll(async () => {
