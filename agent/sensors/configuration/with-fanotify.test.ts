@@ -8,6 +8,7 @@ import { loadBuiltAddon } from '../../native/testing/compile.ts'
 import { createFanotifySensor } from '../fanotify/fanotify-sensor.ts'
 import type { ConfigurationRecord, SensorRecord } from '../records.ts'
 import { listSafely, readSafely } from '../safe-read.ts'
+import { unmount } from '../testing/unmount.ts'
 import { createConfigurationWatch } from './configuration-watch.ts'
 import { expectEvent } from './testing/watched-root.ts'
 
@@ -34,7 +35,7 @@ describe.skipIf(!asRoot)('behind fanotify', () => {
     ])
   })
   afterAll(() => {
-    execFileSync('umount', [root])
+    unmount(root)
     rmdirSync(root)
   })
   beforeEach(async () => {

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { loadBuiltAddon } from '../../native/testing/compile.ts'
 import type { FileRecord, SensorRecord } from '../records.ts'
+import { unmount } from '../testing/unmount.ts'
 import { createFanotifySensor } from './fanotify-sensor.ts'
 
 const asRoot = process.geteuid?.() === 0
@@ -19,7 +20,7 @@ describe.skipIf(!asRoot)('what a new name leads to', () => {
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=16m', 'cordon-test', mountPoint])
   })
   afterAll(() => {
-    execFileSync('umount', [mountPoint])
+    unmount(mountPoint)
     rmdirSync(mountPoint)
   })
 

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { loadBuiltAddon } from '../../native/testing/compile.ts'
 import type { FileRecord, SensorRecord } from '../records.ts'
+import { unmount } from '../testing/unmount.ts'
 import { createFanotifySensor } from './fanotify-sensor.ts'
 
 const asRoot = process.geteuid?.() === 0
@@ -88,14 +89,14 @@ describe.skipIf(!asRoot)('file systems that come, change and go', () => {
     expect(batches).toBeGreaterThan(0)
     expect([...held]).toEqual([])
     // The same in the kernel's words.
-    expect(spawnSync('umount', [mountPoint], { encoding: 'utf8' })).toMatchObject({ status: 0, stderr: '' })
+    unmount(mountPoint)
   })
 
   test('a file system that is gone before its events are fetched costs their paths, and they are counted', async () => {
     start(3_600_000)
     for (let index = 0; index < 100; index++) writeFileSync(at(`${index}`), '')
     rmSync(at('0'))
-    execFileSync('umount', [mountPoint])
+    unmount(mountPoint)
     stop.abort()
     await ended
     expect(records).toMatchObject([
@@ -121,7 +122,7 @@ describe.skipIf(!asRoot)('file systems that come, change and go', () => {
     const sensor = start()
     writeFileSync(at('before'), '')
     await until(() => files().length === 1)
-    execFileSync('umount', [mountPoint])
+    unmount(mountPoint)
     mount()
     sensor.rescan()
     await new Promise((resolve) => setTimeout(resolve, 300))
@@ -135,7 +136,7 @@ describe.skipIf(!asRoot)('file systems that come, change and go', () => {
     start()
     writeFileSync(at('file'), '')
     await until(() => files().length === 1)
-    execFileSync('umount', [mountPoint])
+    unmount(mountPoint)
     rmdirSync(mountPoint)
     mkdirSync(mountPoint)
     expect(readdirSync(mountPoint)).toEqual([])

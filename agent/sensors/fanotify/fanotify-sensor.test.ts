@@ -6,6 +6,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { loadBuiltAddon } from '../../native/testing/compile.ts'
 import { createEbpfSensor } from '../ebpf/ebpf-sensor.ts'
 import type { FileRecord, SensorRecord } from '../records.ts'
+import { unmount } from '../testing/unmount.ts'
 import { createFanotifySensor } from './fanotify-sensor.ts'
 
 const asRoot = process.getuid?.() === 0
@@ -32,7 +33,7 @@ describe.skipIf(!asRoot)('the fanotify sensor, on a file system of its own', () 
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64m', 'cordon-test', mountPoint])
   })
   afterAll(() => {
-    execFileSync('umount', [mountPoint])
+    unmount(mountPoint)
     rmdirSync(mountPoint)
   })
   beforeEach(async () => {
@@ -213,7 +214,7 @@ describe.skipIf(!asRoot)('the fanotify sensor, on a file system of its own', () 
     await until(() => sensor.watchedMountPoints().includes(inner))
     writeFileSync(join(inner, 'file'), '')
     await until(() => files().length === 1)
-    execFileSync('umount', [inner])
+    unmount(inner)
     mountPoints.pop()
     await until(() => !sensor.watchedMountPoints().includes(inner))
     expect(files().map((record) => record.path)).toEqual([join(inner, 'file')])

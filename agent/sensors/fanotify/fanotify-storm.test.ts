@@ -16,6 +16,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { loadBuiltAddon } from '../../native/testing/compile.ts'
 import type { SensorRecord } from '../records.ts'
+import { unmount } from '../testing/unmount.ts'
 import { createFanotifySensor } from './fanotify-sensor.ts'
 
 const asRoot = process.geteuid?.() === 0
@@ -31,8 +32,7 @@ describe.skipIf(!asRoot)('more file events than are fetched', () => {
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=512m,nr_inodes=0', 'cordon-test', mountPoint])
   })
   afterAll(() => {
-    // Another agent's scanner, in a test beside this one, may still read a file here.
-    execFileSync('umount', ['--lazy', mountPoint])
+    unmount(mountPoint)
     rmdirSync(mountPoint)
   })
 

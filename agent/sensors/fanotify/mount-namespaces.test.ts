@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { loadBuiltAddon } from '../../native/testing/compile.ts'
 import type { FileRecord, SensorRecord } from '../records.ts'
+import { unmount } from '../testing/unmount.ts'
 import { createFanotifySensor } from './fanotify-sensor.ts'
 import { createMountNamespaces } from './mount-namespaces.ts'
 
@@ -33,7 +34,7 @@ describe.skipIf(!asRoot)('mount namespaces of other processes', () => {
     for (const container of containers.splice(0)) await end(container)
   })
   afterAll(() => {
-    execFileSync('umount', [base])
+    unmount(base)
     rmdirSync(base)
   })
 
