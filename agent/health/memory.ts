@@ -13,7 +13,7 @@ interface Memory {
   readonly residentBytes: () => number
 }
 
-/** With `--expose-gc`, as the packed agent starts. */
+/** With `--expose-gc` alone. */
 declare const gc: (() => void) | undefined
 
 /**

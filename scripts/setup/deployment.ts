@@ -16,7 +16,7 @@ const CLI = 'controller/cli/cordon.ts'
  * The agent collects its garbage on the main thread alone: its heap is small, and V8's helper threads would wake
  * for each collection (docs/adr/0006-quiet-agent.md says what was measured).
  */
-const AGENT_NODE_ARGS = ['--expose-gc', '--single-threaded-gc']
+const AGENT_NODE_ARGS = ['--single-threaded-gc']
 
 export interface Folders {
   readonly controller: string
