@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { createReleaser } from './memory.ts'
+import { createReleaser, exposeCollector } from './memory.ts'
 
 /** The checks, of 45, that released while the process had `mebibytesAt` each. */
 function releasesOf(mebibytesAt: (check: number) => number): number[] {
@@ -21,4 +21,16 @@ test('what a storm needed is given back at the next check, once', () => {
   expect(releasesOf((check) => (check >= 7 && check < 9 ? 200 : 100))).toEqual([0, 7, 27])
   expect(releasesOf((check) => (check >= 7 ? 132 : 100))).toEqual([0, 7, 27])
   expect(releasesOf((check) => (check >= 7 ? 131 : 100))).toEqual([0, 20, 40])
+})
+
+test('the collector frees what is reachable no more, and leaves no global behind', () => {
+  const collectGarbage = exposeCollector()
+  let piled: object[] | null = Array.from({ length: 500_000 }, (_, number) => ({ number }))
+  collectGarbage()
+  const holding = process.memoryUsage().heapUsed
+  expect(piled).toHaveLength(500_000)
+  piled = null
+  collectGarbage()
+  expect(holding - process.memoryUsage().heapUsed).toBeGreaterThan(8 * 1024 ** 2)
+  expect('gc' in globalThis).toBe(false)
 })

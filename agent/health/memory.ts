@@ -1,4 +1,6 @@
 /** Keeps the agent small: what its start or a storm needed is given back soon, and what piled up, now and then. */
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { pause, runEvery } from '../../shared/node/loop.ts'
 
 const CHECK_INTERVAL_MS = 30_000
@@ -13,17 +15,15 @@ interface Memory {
   readonly residentBytes: () => number
 }
 
-/** With `--expose-gc` alone. */
-declare const gc: (() => void) | undefined
-
 /**
  * Until `stop`. V8 lets its heap grow to several times what is alive before it collects garbage, and a quiet agent
- * never gets there again: with 40 MB alive it kept 150 MB. So it is told to, before malloc's own (`releaseNative`,
- * null without the addon) is given back.
+ * never gets there again: with some 40 MB alive it kept 150 MB. So it is told to, before what malloc keeps is given
+ * back by `releaseNative` (null without the addon).
  */
 export async function keepSmall(releaseNative: (() => void) | null, stop: AbortSignal): Promise<void> {
+  const collectGarbage = exposeCollector()
   const release = () => {
-    if (typeof gc === 'function') gc()
+    collectGarbage()
     releaseNative?.()
   }
   await pause(CHECK_INTERVAL_MS, stop)
@@ -47,4 +47,16 @@ export function createReleaser({ release, residentBytes }: Memory): () => void {
     afterRelease = residentBytes()
     idleChecks = 0
   }
+}
+
+/**
+ * V8's full collection, which it only gives to contexts that are made while the flag is set. Not as an argument of
+ * the program: its code cache was made without the flag, and V8 would refuse it at each start.
+ */
+export function exposeCollector(): () => void {
+  setFlagsFromString('--expose-gc')
+  const collect: unknown = runInNewContext('gc')
+  setFlagsFromString('--no-expose-gc')
+  if (typeof collect !== 'function') throw new Error('V8 gave no collector for --expose-gc')
+  return () => collect()
 }
