@@ -1,19 +1,14 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, renameSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type CordonEvent, EVENT_SCHEMAS, type EventAction, type EventOf } from '../../shared/events/event.ts'
 import { EVENT_BYTES_MAX } from '../../shared/protocol/limits.ts'
 import { compileSchema } from '../../shared/protocol/parse.ts'
-import { compileTinyExit, loadBuiltAddon } from '../native/testing/compile.ts'
-import { selectPlatform } from '../platform/platform.ts'
-import { createEbpfSensor } from './ebpf/ebpf-sensor.ts'
-import { createEventBuilder } from './event-builder.ts'
-import { createFanotifySensor } from './fanotify/fanotify-sensor.ts'
-import { createProcessTable } from './process-table.ts'
-import type { SensorRecord } from './records.ts'
+import { compileTinyExit } from '../native/testing/compile.ts'
+import { type WatchedMount, watchMount } from './testing/watched-mount.ts'
 
 const asRoot = process.geteuid?.() === 0
 /** A newline, what clears a terminal and sets its title, what turns text around, and bytes that are no UTF-8. */
@@ -29,57 +24,15 @@ const inPython = `b'${[...hostile].map((byte) => `\\x${byte.toString(16).padStar
 describe.skipIf(!asRoot)('from the kernel to an event that the schema takes:', () => {
   if (!asRoot) return
   const work = mkdtempSync(join(tmpdir(), 'cordon-hostile-'))
-  const mountPoint = mkdtempSync(join(tmpdir(), 'cordon-hostile-mount-'))
-  const stop = new AbortController()
-  const events: CordonEvent[] = []
-  let ended: Promise<unknown>
+  let watched: WatchedMount
   let tinyExit = ''
 
   beforeAll(async () => {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'cordon-test', mountPoint])
     tinyExit = compileTinyExit(work)
-    const found = selectPlatform()
-    if (!found.ok) throw new Error(found.reason)
-    const { platform } = found
-    const builder = createEventBuilder({
-      table: createProcessTable({
-        agentId: 'a'.repeat(32),
-        bootId: platform.readBootId(),
-        bootTimeMs: platform.readBootTimeMs(),
-        clock: Date.now,
-        readProcess: platform.readProcess,
-      }),
-      knownHash: () => undefined,
-      userName: () => undefined,
-      ownPids: new Set(),
-      ownFolders: [],
-      isOwnPlace: () => false,
-      clock: Date.now,
-      readSetting: platform.readSetting,
-    })
-    const sink = (batch: readonly SensorRecord[]) => {
-      for (const { event } of builder.build(batch)) events.push(event)
-    }
-    const native = loadBuiltAddon()
-    const processes = createEbpfSensor({ native, drainIntervalMs: 5 })
-    const files = createFanotifySensor({
-      native,
-      listMountPoints: () => [mountPoint],
-      drainIntervalMs: 5,
-      beforeHandingUp: processes.drainNow,
-    })
-    await new Promise<void>((resolve) => {
-      ended = Promise.all([
-        processes.run(sink, stop.signal, resolve),
-        files.run(sink, stop.signal, () => undefined),
-      ])
-    })
+    watched = await watchMount()
   })
   afterAll(async () => {
-    stop.abort()
-    await ended
-    execFileSync('umount', [mountPoint])
-    rmdirSync(mountPoint)
+    await watched?.[Symbol.asyncDispose]()
     rmSync(work, { recursive: true, force: true })
   })
 
@@ -104,7 +57,7 @@ describe.skipIf(!asRoot)('from the kernel to an event that the schema takes:', (
     matches: (event: EventOf<Action>) => boolean,
   ): Promise<EventOf<Action>> {
     const find = () =>
-      events.find((event) => event['event.action'] === action && matches(event as EventOf<Action>))
+      watched.events.find((event) => event['event.action'] === action && matches(event as EventOf<Action>))
     await expect.poll(() => find() !== undefined, { timeout: 10_000 }).toBe(true)
     const event = find() as EventOf<Action>
     const body = JSON.stringify(event)
@@ -116,7 +69,7 @@ describe.skipIf(!asRoot)('from the kernel to an event that the schema takes:', (
   }
 
   test('arguments, the name of the program, the folder it runs in and its own name for itself', async () => {
-    const folder = Buffer.concat([Buffer.from(`${mountPoint}/in`), hostile])
+    const folder = Buffer.concat([Buffer.from(`${watched.path}/in`), hostile])
     const program = Buffer.concat([Buffer.from(`${work}/run`), hostile])
     renameSync(compileTinyExit(work, 'plain'), program)
     const named = `libc=ctypes.CDLL(None); libc.prctl(15, ${inPython})`
@@ -148,7 +101,7 @@ describe.skipIf(!asRoot)('from the kernel to an event that the schema takes:', (
   })
 
   test('files that are made, renamed, linked and deleted', async () => {
-    const at = (prefix: string) => Buffer.concat([Buffer.from(`${mountPoint}/${prefix}`), hostile])
+    const at = (prefix: string) => Buffer.concat([Buffer.from(`${watched.path}/${prefix}`), hostile])
     const [one, other, link] = ['one', 'other', 'link'].map(at) as [Buffer, Buffer, Buffer]
     const pid = await python(
       `open(${bytes(one)}, 'w').close(); os.rename(${bytes(one)}, ${bytes(other)})`,
@@ -199,7 +152,7 @@ describe.skipIf(!asRoot)('from the kernel to an event that the schema takes:', (
   })
 
   test('names of memory files, modules, mounts and attributes', async () => {
-    const file = `${mountPoint}/attributed`
+    const file = `${watched.path}/attributed`
     const pid = await python(
       'libc=ctypes.CDLL(None)',
       `libc.memfd_create(${inPython}, 0)`,

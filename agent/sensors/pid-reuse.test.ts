@@ -1,17 +1,9 @@
-import { execFileSync, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmdirSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { CordonEvent } from '../../shared/events/event.ts'
-import { loadBuiltAddon } from '../native/testing/compile.ts'
-import { selectPlatform } from '../platform/platform.ts'
-import { createEbpfSensor } from './ebpf/ebpf-sensor.ts'
-import { createEventBuilder } from './event-builder.ts'
-import { createFanotifySensor } from './fanotify/fanotify-sensor.ts'
-import { createProcessTable } from './process-table.ts'
-import type { SensorRecord } from './records.ts'
+import { type WatchedMount, watchMount } from './testing/watched-mount.ts'
 
 const asRoot = process.geteuid?.() === 0
 
@@ -38,59 +30,17 @@ print(first)
 
 describe.skipIf(!asRoot)('a pid that the kernel gives out again', () => {
   if (!asRoot) return
-  const mountPoint = mkdtempSync(join(tmpdir(), 'cordon-reuse-'))
-  const stop = new AbortController()
-  const events: CordonEvent[] = []
-  let ended: Promise<unknown>
+  let watched: WatchedMount
 
   beforeAll(async () => {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'cordon-test', mountPoint])
-    const found = selectPlatform()
-    if (!found.ok) throw new Error(found.reason)
-    const { platform } = found
-    const table = createProcessTable({
-      agentId: 'a'.repeat(32),
-      bootId: platform.readBootId(),
-      bootTimeMs: platform.readBootTimeMs(),
-      clock: Date.now,
-      readProcess: platform.readProcess,
-    })
-    const builder = createEventBuilder({
-      table,
-      knownHash: () => undefined,
-      userName: () => undefined,
-      ownPids: new Set(),
-      ownFolders: [],
-      isOwnPlace: () => false,
-      clock: Date.now,
-      readSetting: platform.readSetting,
-    })
-    const sink = (batch: readonly SensorRecord[]) => {
-      for (const { event } of builder.build(batch)) events.push(event)
-    }
-    const native = loadBuiltAddon()
-    const processes = createEbpfSensor({ native })
-    const files = createFanotifySensor({
-      native,
-      listMountPoints: () => [mountPoint],
-      beforeHandingUp: processes.drainNow,
-    })
-    await new Promise<void>((resolve) => {
-      ended = Promise.all([
-        processes.run(sink, stop.signal, resolve),
-        files.run(sink, stop.signal, () => undefined),
-      ])
-    })
+    watched = await watchMount()
   })
   afterAll(async () => {
-    stop.abort()
-    await ended
-    execFileSync('umount', [mountPoint])
-    rmdirSync(mountPoint)
+    await watched?.[Symbol.asyncDispose]()
   })
 
   test('is two processes, and what each did is told of the one that did it', async () => {
-    const at = (name: string) => join(mountPoint, name)
+    const at = (name: string) => join(watched.path, name)
     const child = spawn('/usr/bin/python3', ['-c', reuse, at('first'), at('second')], {
       stdio: ['ignore', 'pipe', 'inherit'],
     })
@@ -102,7 +52,7 @@ describe.skipIf(!asRoot)('a pid that the kernel gives out again', () => {
     const pid = Number(output)
     expect(pid).toBeGreaterThan(0)
     const of = (action: CordonEvent['event.action']) =>
-      events.filter(
+      watched.events.filter(
         (event) => event['event.action'] === action && 'process.pid' in event && event['process.pid'] === pid,
       )
     await expect.poll(() => of('exit').length, { timeout: 10_000 }).toBe(2)
