@@ -4,6 +4,7 @@
  */
 import type { GroupHandle, NativeAddon } from '../../native/addon.ts'
 import { drainEvery } from '../drain-timer.ts'
+import { createElapsed } from '../elapsed.ts'
 import type { FileRecord, RecordSink, Sensor, SensorRecord } from '../records.ts'
 import { addDiscarded, countsByAction, discardedBytesMax, noFileCounts } from './discarded-events.ts'
 import { decodeFileEvents } from './file-event-decoder.ts'
@@ -70,6 +71,7 @@ export function createFanotifySensor(options: FanotifySensorOptions): FanotifySe
     listMountPoints,
   } = options
   const marks = createMarks(native)
+  const elapsed = createElapsed(clock)
   const { namespaces } = options
   let open: GroupHandle | null = null
   let lastRescanMs = Number.NEGATIVE_INFINITY
@@ -77,9 +79,9 @@ export function createFanotifySensor(options: FanotifySensorOptions): FanotifySe
   let isHinted = false
 
   function rescanWhenDue() {
-    const nowMs = clock()
-    const isDue = hasPassed(lastListedMs, rescanIntervalMs, nowMs)
-    if (open === null || !(isDue || (isHinted && hasPassed(lastRescanMs, hintedRescanPauseMs, nowMs)))) return
+    const nowMs = elapsed()
+    const isDue = nowMs - lastListedMs >= rescanIntervalMs
+    if (open === null || !(isDue || (isHinted && nowMs - lastRescanMs >= hintedRescanPauseMs))) return
     isHinted = false
     lastRescanMs = nowMs
     if (isDue) lastListedMs = nowMs
@@ -127,6 +129,7 @@ export function createFanotifySensor(options: FanotifySensorOptions): FanotifySe
 function createDrain(options: FanotifySensorOptions, handle: GroupHandle, sink: RecordSink) {
   const { native, clock = Date.now, excludedPids, beforeHandingUp = () => undefined } = options
   const { waitingEventsMax = defaultWaitingEventsMax } = options
+  const elapsed = createElapsed(clock)
   const translate = options.namespaces?.translate ?? (() => null)
   const buffer = Buffer.allocUnsafeSlow(drainBufferBytes)
   const discardedBuffer = Buffer.alloc(discardedBytesMax)
@@ -185,8 +188,9 @@ function createDrain(options: FanotifySensorOptions, handle: GroupHandle, sink: 
         break
       }
     }
-    if (hasPassed(lastReportMs, reportIntervalMs, timestampMs)) {
-      lastReportMs = timestampMs
+    const nowMs = elapsed()
+    if (nowMs - lastReportMs >= reportIntervalMs) {
+      lastReportMs = nowMs
       report(timestampMs)
     }
     handUp()
@@ -204,9 +208,4 @@ function createDrain(options: FanotifySensorOptions, handle: GroupHandle, sink: 
       handUp()
     },
   }
-}
-
-/** A clock that was set back must not put things off for as long as it was ahead. */
-function hasPassed(sinceMs: number, durationMs: number, nowMs: number): boolean {
-  return nowMs - sinceMs >= durationMs || nowMs < sinceMs
 }
